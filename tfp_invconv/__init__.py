@@ -1,0 +1,33 @@
+"""Invertible convolutions and the couplings that go with them, as TFP bijectors."""
+
+from tfp_invconv import data, networks, plots
+from tfp_invconv.bijectors.act_norm import ActNorm
+from tfp_invconv.bijectors.additive_coupling import AdditiveCoupling
+from tfp_invconv.bijectors.affine_coupling import AffineCoupling
+from tfp_invconv.bijectors.autoregressive_conv import AutoregressiveConv
+from tfp_invconv.bijectors.channel_coupling import ChannelCoupling
+from tfp_invconv.bijectors.emerging_conv import EmergingConv
+from tfp_invconv.bijectors.householder_qr_1x1 import HouseholderQR1x1
+from tfp_invconv.bijectors.partial_channels import PartialChannels
+from tfp_invconv.bijectors.quad_coupling import QuadCoupling
+from tfp_invconv.bijectors.squeeze import Squeeze
+from tfp_invconv.flows import glow
+from tfp_invconv.model import FlowModel
+
+__all__ = [
+    "ActNorm",
+    "AdditiveCoupling",
+    "AffineCoupling",
+    "AutoregressiveConv",
+    "ChannelCoupling",
+    "EmergingConv",
+    "FlowModel",
+    "HouseholderQR1x1",
+    "PartialChannels",
+    "QuadCoupling",
+    "Squeeze",
+    "data",
+    "glow",
+    "networks",
+    "plots",
+]

@@ -1,0 +1,1 @@
+"""The bijectors, one layer a file."""

@@ -1,0 +1,84 @@
+"""What all layers do with what they are given: parameters, event shapes, seeds."""
+
+import numpy as np
+import tensorflow as tf
+from tensorflow_probability.python.internal import dtype_util, tensor_util
+
+is_ref = tensor_util.is_ref
+
+
+def common_dtype(*values):
+    """The one dtype of the given parameters; float32 where none of them says."""
+    return dtype_util.common_dtype(values, dtype_hint=tf.float32)
+
+
+def as_parameter(value, dtype, argument, layer):
+    """Converts a constant to a tensor; variables and deferred tensors stay references.
+
+    Raises:
+      ValueError: if `value` is a constant that holds a NaN or an infinity.
+    """
+    if value is None:
+        return None
+    converted = tensor_util.convert_nonref_to_tensor(value, dtype=dtype, name=argument)
+    is_constant = not tf.is_tensor(value) and not is_ref(value)
+    if is_constant and not np.all(np.isfinite(np.asarray(value))):
+        raise ValueError(f"{layer}: `{argument}` must be finite; got a NaN or an infinity in it.")
+    return converted
+
+
+def check_shape(parameter, argument, layer, pattern):
+    """Raises a ValueError unless the parameter has a shape like `pattern`.
+
+    Args:
+      parameter: tensor or reference of which the shape is known, or None.
+      argument: its name in the constructor.
+      layer: name of the layer.
+      pattern: such as "[..., m, m, 3]": what `...` stands for is free, and equal letters mean
+        equal sizes.
+    """
+    if parameter is None:
+        return
+    needs = pattern.strip("[]").split(", ")[1:]
+    got = parameter.shape[-len(needs) :] if parameter.shape.rank is not None else []
+    sizes = {}
+    matches = len(got) == len(needs) and all(
+        size == (int(need) if need.isdigit() else sizes.setdefault(need, size))
+        for need, size in zip(needs, got)
+    )
+    if not matches:
+        raise ValueError(
+            f"{layer}: `{argument}` must have shape {pattern}; got {parameter.shape}."
+        )
+
+
+def check_positive_integer(value, argument, layer):
+    """Raises a ValueError unless `value` is a Python int of at least one."""
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{layer}: `{argument}` must be a positive integer; got {value!r}.")
+
+
+def check_event(x, layer, event, channels=None):
+    """Raises a ValueError unless `x` ends in an event such as "[H, W, C]" with so many channels."""
+    rank = event.count(",") + 1
+    got = x.shape
+    if got.rank is not None and got.rank < rank:
+        raise ValueError(f"{layer}: needs an input of shape [..., {event[1:]}; got {got}.")
+    if channels is not None and not got[-1:].is_compatible_with([channels]):
+        raise ValueError(
+            f"{layer}: needs {channels} channels in the last axis; got an input of shape {got}."
+        )
+
+
+def event_channels(event_shape, layer, ranks=(3,)):
+    """The number of channels of a fully known `event_shape`, [H, W, C] or (rank 1) [N]."""
+    shape = tf.TensorShape(event_shape)
+    if shape.rank not in ranks or shape[-1] is None:
+        needs = " or ".join({3: "[H, W, C]", 1: "[N]"}[rank] for rank in ranks)
+        raise ValueError(f"{layer}.trainable: `event_shape` must be {needs}; got {event_shape}.")
+    return shape[-1]
+
+
+def spawn_seeds(seed, count):
+    """`count` independent integer seeds made from `seed`; fresh ones if that is None."""
+    return [int(s) for s in np.random.SeedSequence(seed).generate_state(count)]

@@ -1,0 +1,162 @@
+"""Activation normalisation: an affine map a channel, initialised from data."""
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_invconv.bijectors import _parameters as params
+
+tfb = tfp.bijectors
+
+# Keeps the scale of a channel finite that is constant in the first batch.
+_SMALLEST_DEVIATION = 1e-6
+
+
+class ActNorm(tfb.AutoCompositeTensorBijector):
+    """Shifts and scales each channel.
+
+    ```none
+    inverse (data to latent):  z = (x + shift) exp(log_scale)
+    forward (latent to data):  x = z exp(-log_scale) - shift
+    inverse_log_det_jacobian:  sum_c log_scale[c] for each vector of channels
+    ```
+
+    *Shapes*: events `[H, W, C]` or `[N]`, or any that end in the channels; any batch dimensions.
+    A batch of parameters broadcasts against the input, as `tfb.Scale` does: `[B, 1, 1, C]` is a
+    batch of B bijectors on images.
+
+    *Cost*: one multiplication and one addition a number, in both directions.
+
+    *Invertible* for all values of the parameters.
+
+    *Initialisation*: `trainable` makes the identity. `initialize` sets shift and scale so that
+    the latents of a batch have mean zero and variance one in each channel. A `FlowModel` does so
+    for every ActNorm that is still the identity before `fit` takes its first step.
+
+    #### Examples
+
+    >>> import tensorflow as tf
+    >>> import tfp_invconv as tic
+    >>> norm = tic.ActNorm.trainable([8, 8, 3])
+    >>> x = tf.random.normal([100, 8, 8, 3], mean=5.0, stddev=2.0, seed=0)
+    >>> norm.initialize(x)
+    >>> z = norm.inverse(x)
+    >>> bool(abs(tf.reduce_mean(z)) < 1e-3), bool(abs(tf.math.reduce_std(z) - 1) < 1e-3)
+    (True, True)
+
+    #### References
+
+    Kingma, Dhariwal: Glow: Generative Flow with Invertible 1x1 Convolutions. NeurIPS 2018.
+    """
+
+    def __init__(self, shift, log_scale, validate_args=False, name="act_norm"):
+        """Makes the layer from its parameters; see `trainable` for a ready one.
+
+        Args:
+          shift: float tensor `[..., C]`.
+          log_scale: float tensor `[..., C]`.
+          validate_args: whether to check parameters at run time.
+          name: name of the layer.
+
+        Raises:
+          ValueError: if a parameter has the wrong shape or is a constant with a NaN in it.
+        """
+        parameters = dict(locals())
+        with tf.name_scope(name):
+            dtype = params.common_dtype(shift, log_scale)
+            self._shift = params.as_parameter(shift, dtype, "shift", name)
+            self._log_scale = params.as_parameter(log_scale, dtype, "log_scale", name)
+            params.check_shape(self._shift, "shift", name, "[..., C]")
+            params.check_shape(
+                self._log_scale, "log_scale", name, f"[..., {self._shift.shape[-1]}]"
+            )
+            # While true, the next evaluation first fits the layer to its input.
+            self.awaits_data = False
+            super().__init__(
+                forward_min_event_ndims=1,
+                is_constant_jacobian=True,
+                validate_args=validate_args,
+                dtype=dtype,
+                parameters=parameters,
+                name=name,
+            )
+
+    @classmethod
+    def trainable(
+        cls, event_shape, *, seed=None, dtype=tf.float32, validate_args=False, name="act_norm"
+    ):
+        """Makes a trainable identity, to be initialised from data.
+
+        Args:
+          event_shape: `[H, W, C]` or `[N]` of the data side.
+          seed: not used: nothing is random here.
+          dtype: of the parameters.
+          validate_args: see the constructor.
+          name: name of the layer.
+
+        Returns:
+          A layer with `tf.Variable`s of zeros.
+        """
+        channels = params.event_channels(event_shape, name, ranks=(1, 3))
+        return cls(
+            shift=tf.Variable(tf.zeros([channels], dtype), name="shift"),
+            log_scale=tf.Variable(tf.zeros([channels], dtype), name="log_scale"),
+            validate_args=validate_args,
+            name=name,
+        )
+
+    @classmethod
+    def _parameter_properties(cls, dtype):
+        return dict(
+            shift=tfp.util.ParameterProperties(event_ndims=1),
+            log_scale=tfp.util.ParameterProperties(event_ndims=1),
+        )
+
+    @property
+    def shift(self):
+        """What is added to the data, `[..., C]`."""
+        return self._shift
+
+    @property
+    def log_scale(self):
+        """Logarithm of what the shifted data are multiplied with, `[..., C]`."""
+        return self._log_scale
+
+    def initialize(self, x):
+        """Sets the parameters so that `inverse(x)` has mean 0 and variance 1 in each channel.
+
+        Args:
+          x: batch of data, `[..., C]`. Statistics are over all axes but the last.
+
+        Raises:
+          ValueError: if the parameters are not variables of shape `[C]`.
+        """
+        for parameter in (self.shift, self.log_scale):
+            if not hasattr(parameter, "assign") or parameter.shape.rank != 1:
+                raise ValueError(
+                    f"{self.name}: only variables of shape [C] can be initialised from data; "
+                    f"got {parameter!r}."
+                )
+        mean, variance = tf.nn.moments(x, list(range(x.shape.rank - 1)))
+        self.shift.assign(-mean)
+        deviation = tf.maximum(tf.sqrt(variance), _SMALLEST_DEVIATION)
+        self.log_scale.assign(-tf.math.log(deviation))
+
+    def _initialize_if_awaiting(self, x):
+        # A layer that is not the identity has been trained or loaded: it stays as it is.
+        untouched = self.awaits_data and not bool(
+            tf.reduce_any(self.shift != 0) | tf.reduce_any(self.log_scale != 0)
+        )
+        if untouched:
+            self.initialize(x)
+
+    def _inverse(self, y):
+        params.check_event(y, self.name, "[C]", self.shift.shape[-1])
+        self._initialize_if_awaiting(y)
+        return (y + self.shift) * tf.exp(self.log_scale)
+
+    def _forward(self, x):
+        params.check_event(x, self.name, "[C]", self.shift.shape[-1])
+        return x * tf.exp(-self.log_scale) - self.shift
+
+    def _inverse_log_det_jacobian(self, y):
+        return tf.reduce_sum(self.log_scale, -1)

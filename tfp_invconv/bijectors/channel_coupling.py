@@ -1,0 +1,191 @@
+"""Coupling over channels: each part is transformed given the parts before it."""
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_invconv import networks as nets
+from tfp_invconv.bijectors import _parameters as params
+from tfp_invconv.bijectors._one_pass import OnePassBijector
+
+tfb = tfp.bijectors
+
+
+class ChannelCoupling(OnePassBijector):
+    """Splits the channels into k parts and transforms each given those before it.
+
+    With B_i = bijector_fn(network_i(x_1, ..., x_(i-1))) for the parts i = 2 ... k,
+
+    ```none
+    inverse (data to latent):  z_1 = x_1,  z_i = B_i^-1(x_i)     all networks at once
+    forward (latent to data):  x_1 = z_1,  x_i = B_i(z_i)        part after part
+    inverse_log_det_jacobian:  sum_i log|det dB_i^-1 / dx_i|
+    ```
+
+    *Shapes*: events `[H, W, C]`, or `[N]` with `event_ndims=1`, of at least k channels. Where k
+    does not divide C, the first parts are one channel larger. Any batch dimensions.
+
+    *Cost*: each network once for a value and its log-determinant together, in either direction.
+
+    *Invertible* whenever the B_i are.
+
+    #### Examples
+
+    >>> import tensorflow as tf
+    >>> import tensorflow_probability as tfp
+    >>> import tfp_invconv as tic
+    >>> network = tic.networks.mlp([2], 2, seed=0)
+    >>> coupling = tic.ChannelCoupling([network], tfp.bijectors.Shift, event_ndims=1)
+    >>> coupling.inverse(tf.ones([10, 4])).shape
+    TensorShape([10, 4])
+
+    #### References
+
+    Dinh, Sohl-Dickstein, Bengio: Density Estimation Using Real NVP. ICLR 2017.
+    """
+
+    def __init__(
+        self,
+        networks,
+        bijector_fn,
+        event_ndims=3,
+        validate_args=False,
+        parameters=None,
+        name="channel_coupling",
+    ):
+        """Makes the layer from its networks.
+
+        Args:
+          networks: k - 1 callables, such as built Keras models. The i-th takes the first i parts,
+            concatenated, with one batch dimension, and returns the parameters for the next part.
+          bijector_fn: takes what a network returned, and returns the bijector of a part.
+          event_ndims: 3 for events `[H, W, C]`, 1 for `[N]`.
+          validate_args: whether to check parameters at run time.
+          parameters: for subclasses, their constructor's arguments.
+          name: name of the layer.
+
+        Raises:
+          ValueError: if a Keras network is not built (its variables could not be found).
+        """
+        parameters = dict(locals()) if parameters is None else parameters
+        networks = list(networks)
+        if not networks:
+            raise ValueError(f"{name}: needs at least one network; got none.")
+        for network in networks:
+            nets.check_built(network, name)
+        # Keras layers are no tf.Modules: without this list their variables would not be found.
+        self._networks = self._no_dependency(networks)
+        self._network_variables = nets.variables(networks)
+        self._bijector_fn = bijector_fn
+        super().__init__(
+            forward_min_event_ndims=event_ndims,
+            validate_args=validate_args,
+            dtype=self._network_variables[0].dtype if self._network_variables else None,
+            parameters=parameters,
+            name=name,
+        )
+
+    @classmethod
+    def _parameter_properties(cls, dtype):
+        return {}
+
+    @property
+    def networks(self):
+        """The k - 1 networks."""
+        return self._networks
+
+    @property
+    def bijector_fn(self):
+        """Makes the bijector of a part from what its network returned."""
+        return self._bijector_fn
+
+    def _inverse_and_log_det(self, y, **kwargs):
+        parts = self._split(y)
+        values, log_dets = [parts[0]], []
+        for i, network in enumerate(self.networks):
+            bijector = self._part_bijector(network, parts[: i + 1], **kwargs)
+            values.append(self._checked(bijector.inverse(parts[i + 1]), parts[i + 1], i))
+            log_dets.append(
+                bijector.inverse_log_det_jacobian(parts[i + 1], self.inverse_min_event_ndims)
+            )
+        return tf.concat(values, -1), tf.add_n(log_dets)
+
+    def _forward_and_log_det(self, x, **kwargs):
+        parts = self._split(x)
+        values, log_dets = [parts[0]], []
+        for i, network in enumerate(self.networks):
+            bijector = self._part_bijector(network, values, **kwargs)
+            values.append(self._checked(bijector.forward(parts[i + 1]), parts[i + 1], i))
+            log_dets.append(
+                bijector.forward_log_det_jacobian(parts[i + 1], self.forward_min_event_ndims)
+            )
+        return tf.concat(values, -1), tf.add_n(log_dets)
+
+    def _split(self, x):
+        event = "[H, W, C]" if self.forward_min_event_ndims == 3 else "[N]"
+        params.check_event(x, self.name, event)
+        count = len(self.networks) + 1
+        if x.shape[-1] < count:
+            raise ValueError(
+                f"{self.name}: needs at least {count} channels for {count} parts; got an input "
+                f"of shape {x.shape}."
+            )
+        return tf.split(x, part_sizes(x.shape[-1], count), -1)
+
+    def _part_bijector(self, network, seen, **kwargs):
+        x = seen[0] if len(seen) == 1 else tf.concat(seen, -1)
+        ndims = self.forward_min_event_ndims
+        batch = tf.shape(x)[:-ndims]
+        flat = tf.reshape(x, tf.concat([[-1], tf.shape(x)[-ndims:]], 0))
+        flat.set_shape([None, *x.shape[-ndims:]])
+        h = tf.cast(network(flat, **kwargs), x.dtype)
+        outputs = tf.reshape(h, tf.concat([batch, tf.shape(h)[1:]], 0))
+        outputs.set_shape(x.shape[:-ndims] + h.shape[1:])
+        return self.bijector_fn(outputs)
+
+    def _checked(self, value, part, i):
+        if not value.shape.is_compatible_with(part.shape):
+            raise ValueError(
+                f"{self.name}: network {i} must return parameters for a part of shape "
+                f"{part.shape}; the bijector made from them returned shape {value.shape}."
+            )
+        return value
+
+
+def part_sizes(channels, count):
+    """Sizes of `count` parts of so many channels, as even as can be, larger ones first."""
+    return [channels // count + (i < channels % count) for i in range(count)]
+
+
+def make_networks(event_shape, layer, count, outputs, *, width, seed, dtype):
+    """The networks of a coupling of `count` parts, the last layer of each zero.
+
+    Args:
+      event_shape: `[H, W, C]` (convolutional networks) or `[N]` (dense ones).
+      layer: name of the layer, for errors.
+      count: number of parts.
+      outputs: numbers that a network returns for each channel of its part.
+      width: of the hidden layers.
+      seed: int or None.
+      dtype: of the networks.
+
+    Returns:
+      A list of `count` - 1 built Keras models.
+    """
+    channels = params.event_channels(event_shape, layer, ranks=(1, 3))
+    if channels < count:
+        raise ValueError(
+            f"{layer}: needs at least {count} channels for {count} parts; got the event shape "
+            f"{event_shape}."
+        )
+    sizes = part_sizes(channels, count)
+    make = nets.conv_net if len(event_shape) == 3 else nets.mlp
+    return [
+        make(
+            [*event_shape[:-1], sum(sizes[: i + 1])],
+            outputs * sizes[i + 1],
+            width=width,
+            seed=part_seed,
+            dtype=dtype,
+        )
+        for i, part_seed in enumerate(params.spawn_seeds(seed, count - 1))
+    ]

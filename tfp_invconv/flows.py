@@ -1,0 +1,134 @@
+"""Whole flows: distributions made of the layers."""
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_invconv.bijectors import _parameters as params
+from tfp_invconv.bijectors.act_norm import ActNorm
+from tfp_invconv.bijectors.additive_coupling import AdditiveCoupling
+from tfp_invconv.bijectors.affine_coupling import AffineCoupling
+from tfp_invconv.bijectors.emerging_conv import EmergingConv
+from tfp_invconv.bijectors.householder_qr_1x1 import HouseholderQR1x1
+from tfp_invconv.bijectors.partial_channels import PartialChannels
+from tfp_invconv.bijectors.quad_coupling import QuadCoupling
+from tfp_invconv.bijectors.squeeze import Squeeze
+
+tfb = tfp.bijectors
+tfd = tfp.distributions
+
+# What stands between the ActNorm and the coupling of a step.
+CONVOLUTIONS = {
+    "1x1": (HouseholderQR1x1,),
+    "emerging": (HouseholderQR1x1, EmergingConv),
+}
+COUPLINGS = {
+    "affine": AffineCoupling,
+    "additive": AdditiveCoupling,
+    "quad": QuadCoupling,
+}
+
+
+def glow(
+    event_shape,
+    levels=3,
+    depth=8,
+    *,
+    conv="emerging",
+    coupling="affine",
+    width=128,
+    seed=None,
+    dtype=tf.float32,
+):
+    """Multi-scale flow for images: Glow, with a choice of convolution and coupling.
+
+    Each level is `Squeeze`, `depth` steps of (ActNorm, convolution, coupling) and, but for the last
+    level, an `AffineCoupling` that conditions one half of the channels on the other, which the
+    next level goes on with. The density is over pixel values, uint8 + U[0, 1): the first bijector
+    scales them to [-0.5, 0.5], so that bits/dim is -log_prob / (H W C ln 2).
+
+    Args:
+      event_shape: `[H, W, C]`, H and W multiples of 2^levels.
+      levels: number of levels.
+      depth: steps in each level.
+      conv: "1x1" or "emerging" (a 3x3 emerging convolution after the 1x1 one).
+      coupling: "affine", "additive" or "quad".
+      width: hidden channels of the couplings' networks.
+      seed: int, for all initial parameters, or None.
+      dtype: of all parameters.
+
+    Returns:
+      A `tfd.TransformedDistribution` with the event shape `[H, W, C]` and a standard normal base
+      of the same shape.
+
+    Raises:
+      ValueError: if an option is unknown, or 2^levels does not divide H and W.
+
+    Example:
+
+    >>> import tensorflow as tf
+    >>> import tfp_invconv as tic
+    >>> flow = tic.glow([8, 8, 1], levels=2, depth=1, width=8, seed=0)
+    >>> flow.log_prob(128.0 * tf.ones([5, 8, 8, 1])).shape
+    TensorShape([5])
+    """
+    height, width_px, channels = _image_shape(event_shape)
+    _check_choice("conv", conv, CONVOLUTIONS)
+    _check_choice("coupling", coupling, COUPLINGS)
+    for argument, value in (("levels", levels), ("depth", depth), ("width", width)):
+        params.check_positive_integer(value, argument, "glow")
+    if height % 2**levels or width_px % 2**levels:
+        raise ValueError(
+            f"glow: height and width must be multiples of 2^levels = {2**levels}; got "
+            f"event_shape {tuple(event_shape)}. Pad the images or use fewer levels."
+        )
+    options = dict(conv=conv, coupling=coupling, width=width, dtype=dtype)
+    flow = _level([height, width_px, channels], levels, depth, seed, options)
+    base = tfd.Sample(
+        tfd.Normal(tf.zeros([], dtype), tf.ones([], dtype)), [height, width_px, channels]
+    )
+    scaling = [tfb.Scale(tf.constant(256.0, dtype)), tfb.Shift(tf.constant(0.5, dtype))]
+    return tfd.TransformedDistribution(base, tfb.Chain([*scaling, *flow], name="glow"))
+
+
+def _level(event_shape, levels, depth, seed, options):
+    """The bijectors of this level and those below it, from the data on."""
+    height, width, channels = event_shape
+    squeezed = [height // 2, width // 2, 4 * channels]
+    seeds = params.spawn_seeds(seed, depth + 2)
+    bijectors = [Squeeze()]
+    for step_seed in seeds[:depth]:
+        bijectors += _step(squeezed, step_seed, **options)
+    if levels > 1:
+        split_prior = AffineCoupling.trainable(
+            squeezed,
+            seed=seeds[-2],
+            dtype=options["dtype"],
+            width=options["width"],
+            name="split_prior",
+        )
+        kept = 2 * channels
+        below = _level([height // 2, width // 2, kept], levels - 1, depth, seeds[-1], options)
+        bijectors += [split_prior, PartialChannels(tfb.Chain(below), kept)]
+    return [*bijectors, tfb.Invert(Squeeze())]
+
+
+def _step(event_shape, seed, *, conv, coupling, width, dtype):
+    layers = (ActNorm, *CONVOLUTIONS[conv])
+    *seeds, coupling_seed = params.spawn_seeds(seed, len(layers) + 1)
+    step = [
+        layer.trainable(event_shape, seed=s, dtype=dtype) for layer, s in zip(layers, seeds)
+    ]
+    make_coupling = COUPLINGS[coupling].trainable
+    return [*step, make_coupling(event_shape, seed=coupling_seed, dtype=dtype, width=width)]
+
+
+def _image_shape(event_shape):
+    shape = tuple(event_shape)
+    if len(shape) != 3 or None in shape:
+        raise ValueError(f"glow: `event_shape` must be [H, W, C]; got {event_shape}.")
+    return shape
+
+
+def _check_choice(argument, value, choices):
+    if value not in choices:
+        raise ValueError(f"glow: `{argument}` must be one of {sorted(choices)}; got {value!r}.")

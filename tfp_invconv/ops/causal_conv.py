@@ -1,0 +1,108 @@
+"""Causal (quadrant) convolution.
+
+With the corner at the top left,
+
+    z[i, j] = sum_{a, b in 0..m-1} x[i - a d, j - b d] K[a, b],
+
+zero outside the image, pixels being row vectors of C channels. For the other corners the signs
+of a or b change. It is invertible exactly when K[0, 0] is; here that tap is triangular, lower
+for the bottom corners and upper for the top ones.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+CORNERS = ("top_left", "top_right", "bottom_left", "bottom_right")
+
+
+def is_bottom(corner):
+    """Whether an output sees the pixels below it; the corner tap is lower triangular then."""
+    return corner.startswith("bottom")
+
+
+def is_right(corner):
+    """Whether an output sees the pixels to its right."""
+    return corner.endswith("right")
+
+
+def causal_conv(x, kernel, corner):
+    """Convolves `x` with a quadrant kernel.
+
+    Args:
+      x: `[..., H, W, C]`.
+      kernel: `[m, m, C, C]`, or `[B..., m, m, C, C]` whose `B...` broadcasts with the batch of x.
+      corner: one of `CORNERS`, the side on which the pixels lie that an output sees.
+
+    Returns:
+      `[..., H, W, C]`.
+    """
+    x = broadcast_batch(x, kernel)
+    size, shape = kernel.shape[-4], x.shape
+    # Both products below walk over the image from its top left.
+    flips = [axis for axis, flip in ((-4, not is_bottom(corner)), (-3, not is_right(corner))) if flip]
+    filters = tf.reverse(kernel, [kernel.shape.rank + axis for axis in flips]) if flips else kernel
+    if kernel.shape.rank == 4:
+        images = tf.reshape(x, tf.concat([[-1], tf.shape(x)[-3:]], 0))
+        z = tf.nn.conv2d(images, filters, 1, pad_near(images, corner, size - 1, size - 1))
+        z = tf.reshape(z, tf.shape(x))
+        z.set_shape(shape)
+        return z
+    height, width, channels = tf.shape(x)[-3], tf.shape(x)[-2], kernel.shape[-1]
+    x = tf.pad(x, pad_near(x, corner, size - 1, size - 1))
+    taps = [x[..., a : a + height, b : b + width, :] for a in range(size) for b in range(size)]
+    patches = tf.concat(taps, -1)
+    patches = tf.reshape(patches, tf.concat([tf.shape(x)[:-3], [-1, size**2 * channels]], 0))
+    matrix_shape = tf.concat([tf.shape(kernel)[:-4], [size**2 * channels, channels]], 0)
+    z = tf.matmul(patches, tf.reshape(filters, matrix_shape))
+    z = tf.reshape(z, tf.concat([tf.shape(z)[:-2], [height, width, channels]], 0))
+    z.set_shape(shape)
+    return z
+
+
+def pad_near(x, corner, rows, columns):
+    """Paddings that add rows and columns on the corner's side of the images `x`."""
+    vertical = [0, rows] if is_bottom(corner) else [rows, 0]
+    horizontal = [0, columns] if is_right(corner) else [columns, 0]
+    return [[0, 0]] * (x.shape.rank - 3) + [vertical, horizontal, [0, 0]]
+
+
+def broadcast_batch(x, kernel):
+    """Gives the images `x` the batch dimensions that `kernel` has beyond theirs."""
+    if kernel.shape.rank == 4:
+        return x
+    batch = tf.broadcast_dynamic_shape(tf.shape(x)[:-3], tf.shape(kernel)[:-4])
+    static = tf.broadcast_static_shape(x.shape[:-3], kernel.shape[:-4])
+    images = tf.broadcast_to(x, tf.concat([batch, tf.shape(x)[-3:]], 0))
+    images.set_shape(static + x.shape[-3:])
+    return images
+
+
+def dilated(function, x, kernel, corner, dilation):
+    """Applies `causal_conv` or its inverse with dilation d.
+
+    That is the plain function on each of the d x d interleaved images by itself.
+    """
+    if dilation == 1:
+        return function(x, kernel, corner)
+    d = dilation
+    x = broadcast_batch(x, kernel)
+    shape = x.shape
+    batch, (height, width, channels) = tf.shape(x)[:-3], tf.unstack(tf.shape(x)[-3:])
+    rows, columns = -(-height // d), -(-width // d)
+    extra_rows, extra_columns = rows * d - height, columns * d - width
+    # Padded at the far side, where no real pixel sees the zeros.
+    far = CORNERS[-1 - CORNERS.index(corner)]
+    x = tf.pad(x, pad_near(x, far, extra_rows, extra_columns))
+    x = tf.reshape(x, tf.concat([batch, [rows, d, columns, d, channels]], 0))
+    r = x.shape.rank
+    phases_first = [*range(r - 5), r - 4, r - 2, r - 5, r - 3, r - 1]
+    if kernel.shape.rank > 4:
+        kernel = kernel[..., tf.newaxis, tf.newaxis, :, :, :, :]
+    x = function(tf.transpose(x, phases_first), kernel, corner)
+    x = tf.transpose(x, np.argsort(phases_first))
+    x = tf.reshape(x, tf.concat([tf.shape(x)[:-5], [rows * d, columns * d, channels]], 0))
+    top = extra_rows if is_bottom(corner) else 0
+    left = extra_columns if is_right(corner) else 0
+    x = x[..., top : top + height, left : left + width, :]
+    x.set_shape(shape)
+    return x

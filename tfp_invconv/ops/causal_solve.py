@@ -1,0 +1,240 @@
+"""The exact inverse of a causal convolution, without a loop over pixels.
+
+A row of the image, as a power series in t with a term for each column, is multiplied by the
+series k0(t) of the taps in the kernel's first row, and the rows before it by k1(t), k2(t), ...
+So with g(t) = 1 / k0(t) a whole row follows from those before it,
+
+    x[i](t) = (z[i](t) - sum_{a>=1} x[i-a](t) k_a(t)) g(t)  mod t^W,
+
+and products with power series are products with block Toeplitz matrices, the same for all images.
+Wide rows are cut into blocks of columns, which then run as a wavefront: block j of row i at
+step i + j, since all that it needs was made in earlier steps.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from tfp_invconv.ops.causal_conv import (
+    CORNERS,
+    broadcast_batch,
+    causal_conv,
+    is_bottom,
+    is_right,
+    pad_near,
+)
+
+# In numbers, columns times channels: rows up to the first are solved whole, wider ones in blocks
+# of about the second.
+_WHOLE_ROW = 256
+_BLOCK = 96
+
+
+def causal_solve(z, kernel, corner):
+    """Returns the x with `causal_conv(x, kernel, corner) == z`.
+
+    Its gradients cost one more solve, and their memory does not grow with the number of steps.
+
+    Args:
+      z: `[..., H, W, C]`.
+      kernel: `[m, m, C, C]`, or `[B..., m, m, C, C]` whose `B...` broadcasts with the batch of z.
+        Its corner tap `kernel[..., 0, 0, :, :]` is triangular: upper for top corners, else lower.
+      corner: one of `CORNERS`.
+
+    Returns:
+      `[..., H, W, C]`.
+    """
+    # A custom gradient has the shape of its argument, so nothing may broadcast within.
+    z = broadcast_batch(z, kernel)
+
+    @tf.custom_gradient
+    def solve(z, kernel):
+        x = _wavefront(z, kernel, corner)
+
+        def gradient(upstream):
+            # From x K = z: dx K = dz - x dK, so one transposed solve serves both gradients.
+            opposite = CORNERS[-1 - CORNERS.index(corner)]
+            grad_z = causal_solve(upstream, tf.linalg.matrix_transpose(kernel), opposite)
+            with tf.GradientTape() as tape:
+                tape.watch(kernel)
+                conv = causal_conv(x, kernel, corner)
+            return grad_z, -tape.gradient(conv, kernel, grad_z)
+
+        return x, gradient
+
+    x = solve(z, kernel)
+    x.set_shape(z.shape)
+    return x
+
+
+def _wavefront(z, kernel, corner):
+    channels = kernel.shape[-1]
+    width, one_block = _block_width(z.shape[-2], kernel)
+    batch, (rows, columns) = tf.shape(z)[:-3], tf.unstack(tf.shape(z)[-3:-1])
+    blocks = -(-columns // width)
+    steps = rows + blocks - 1
+    inverse, couple = _block_matrices(kernel, width, one_block, corner)
+
+    # Images with one kernel in common are the rows of one matrix; else each is a matrix itself.
+    shared = kernel.shape.rank == 4
+    images = [tf.reduce_prod(batch)] if shared else [*tf.unstack(batch, z.shape.rank - 3), 1]
+    extra = blocks * width - columns
+    z = tf.pad(z, pad_near(z, CORNERS[-1 - CORNERS.index(corner)], 0, extra))
+    z = tf.reshape(z, [*images[:-1], -1, width * channels])
+    z = tf.reshape(tf.matmul(z, inverse), [*images, rows * blocks, width * channels])
+    n = len(images)
+    z = tf.transpose(z, [n, *range(n), n + 1])
+
+    if not one_block or is_bottom(corner):
+        schedule, unschedule = _schedules(rows, blocks, corner)
+        z = tf.gather(tf.pad(z, [[0, 1]] + [[0, 0]] * (n + 1)), schedule)
+    wave = [blocks * images[0]] if shared else [blocks, *images]
+    z = tf.reshape(z, [steps, *wave, width * channels])
+    x = _recur(z, couple, kernel, None if one_block else wave[0] // blocks, corner)
+    x = tf.reshape(x, [-1, *images, width * channels])
+    if not one_block or is_bottom(corner):
+        x = tf.gather(x, unschedule)
+
+    x = tf.transpose(x, [*range(1, n + 1), 0, n + 1])
+    x = tf.reshape(x, tf.concat([batch, [rows, blocks * width, channels]], 0))
+    left = extra if is_right(corner) else 0
+    return x[..., left : left + columns, :]
+
+
+def _block_width(columns, kernel):
+    """Returns how many columns are solved at once, and whether that is the whole row."""
+    size, channels = kernel.shape[-4], kernel.shape[-1]
+    if columns is not None and columns * channels <= max(_WHOLE_ROW, size * channels):
+        return columns, True
+    return max(_BLOCK // channels, size - 1, 1), False
+
+
+def _recur(z, couple, kernel, per_block, corner):
+    """Runs x[s] = z[s] - [what x[s] sees of x[s-1], ..., x[s-m]] @ couple over all steps s.
+
+    Args:
+      z: `[steps, wave..., width * channels]`.
+      couple: the matrix U of `_block_matrices`.
+      kernel: the kernel, for its static shape.
+      per_block: how many entries of the wave belong to one block; None where a row is one block.
+      corner: one of `CORNERS`.
+
+    Returns:
+      x, of the shape of z.
+    """
+    size, channels = kernel.shape[-4], kernel.shape[-1]
+    if size == 1:
+        return z
+    steps = tf.shape(z)[0]
+    near = (size - 1) * channels
+    seen = slice(None, near) if is_right(corner) else slice(-near, None)
+
+    def beside(x):
+        """The nearest columns of each block's neighbour; nothing beside the first block."""
+        edge = tf.zeros_like(x[:per_block, ..., seen])
+        return tf.concat([edge, x[:-per_block, ..., seen]], 0)
+
+    def step(s, earlier, x):
+        if per_block is None:
+            visible = earlier
+        else:
+            visible = [beside(earlier[0])]
+            for above, above_earlier in zip(earlier, earlier[1:]):
+                visible += [above, beside(above_earlier)]
+        new = z[s] - tf.matmul(tf.concat(visible, -1), couple)
+        return s + 1, [new, *earlier[:-1]], x.write(s, new)
+
+    earlier = [tf.zeros_like(z[0])] * (size - 1 if per_block is None else size)
+    x = tf.TensorArray(z.dtype, steps, element_shape=z.shape[1:])
+    *_, x = tf.while_loop(
+        lambda s, *_: s < steps, step, (0, earlier, x), maximum_iterations=steps
+    )
+    return x.stack()
+
+
+def _schedules(rows, blocks, corner):
+    """Index tables from slabs in image order (row, block) to steps of the wave, and back.
+
+    A block that waits for the wave is given the slab of zeros behind the last one.
+    """
+    row, block = tf.range(rows), tf.range(blocks)
+    step = tf.range(rows + blocks - 1)[:, tf.newaxis]
+    due = step - block
+    waits = (due < 0) | (due >= rows)
+    if is_bottom(corner):
+        row, due = rows - 1 - row, rows - 1 - due
+    if is_right(corner):
+        block = blocks - 1 - block
+    schedule = tf.where(waits, rows * blocks, due * blocks + block)
+    # In image order, as are row and block read backwards where they run backwards.
+    turn = tf.range(blocks) if not is_right(corner) else blocks - 1 - tf.range(blocks)
+    unschedule = (row[:, tf.newaxis] + turn) * blocks + turn
+    return tf.reshape(schedule, [-1]), tf.reshape(unschedule, [-1])
+
+
+def _block_matrices(kernel, width, one_block, corner):
+    """The matrices T and U of one step, x = z T - [what it sees] U, for blocks of `width` columns.
+
+    T is the Toeplitz matrix of g(t). U stacks, for each row a above, the Toeplitz matrix of
+    k_a(t) g(t) and, before it, what reaches over from the columns of the neighbouring block.
+    """
+    size, channels = kernel.shape[-4], kernel.shape[-1]
+    inverse = _series_inverse(kernel[..., 0, :, :, :], width, is_bottom(corner))
+    head = _toeplitz(inverse, size, width)
+    couple = []
+    for a in range(size):
+        taps = kernel[..., a, :, :, :]
+        if a > 0:
+            product = _coefficients(tf.matmul(_toeplitz(taps, 1, size), head), channels)
+            couple.append(_toeplitz(product, width, width))
+        if size > 1 and not one_block:
+            reach = _toeplitz(taps, size - 1, size - 1, first=size - 1)
+            couple.append(tf.matmul(reach, head[..., : (size - 1) * channels, :]))
+    matrices = [_toeplitz(inverse, width, width), *couple]
+    if is_right(corner):
+        matrices = [_reverse_blocks(matrix, channels) for matrix in matrices]
+    return matrices[0], tf.concat(matrices[1:], -2) if couple else None
+
+
+def _series_inverse(taps, terms, lower):
+    """The first `terms` coefficients, `[..., terms, C, C]`, of 1 / (the series of `taps`).
+
+    `taps` is `[..., m, C, C]`, and `taps[..., 0, :, :]` triangular, lower or upper.
+    """
+    channels, batch = taps.shape[-1], tf.shape(taps)[:-3]
+    eye = tf.eye(channels, batch_shape=batch, dtype=taps.dtype)
+    first = tf.linalg.triangular_solve(taps[..., 0, :, :], eye, lower=lower)
+    # Once the first coefficient is the identity, the Toeplitz matrix is unit upper triangular.
+    unit = tf.matmul(taps[..., 1:, :, :], first[..., tf.newaxis, :, :])
+    unit = tf.concat([eye[..., tf.newaxis, :, :], unit], -3)
+    top = tf.eye(terms * channels, channels, batch_shape=batch, dtype=taps.dtype)
+    matrix = _toeplitz(unit, terms, terms)
+    row = tf.linalg.triangular_solve(matrix, top, lower=False, adjoint=True)
+    return _coefficients(tf.matmul(first, tf.linalg.matrix_transpose(row)), channels)
+
+
+def _toeplitz(series, rows, columns, first=0):
+    """The matrix of C x C blocks whose block (p, q) is `series[..., first + q - p, :, :]`."""
+    terms, channels = series.shape[-3], series.shape[-1]
+    index = first + np.arange(columns) - np.arange(rows)[:, np.newaxis]
+    index = np.where((index >= 0) & (index < terms), index, terms)
+    zero_behind = [[0, 0]] * (series.shape.rank - 3) + [[0, 1], [0, 0], [0, 0]]
+    blocks = tf.gather(tf.pad(series, zero_behind), index, axis=series.shape.rank - 3)
+    blocks = tf.einsum("...pqcd->...pcqd", blocks)
+    shape = [rows * channels, columns * channels]
+    return tf.reshape(blocks, tf.concat([tf.shape(series)[:-3], shape], 0))
+
+
+def _coefficients(row, channels):
+    """The C x C blocks `[..., n, C, C]` of a block row `[..., C, n * C]`."""
+    terms = row.shape[-1] // channels
+    blocks = tf.reshape(row, tf.concat([tf.shape(row)[:-1], [terms, channels]], 0))
+    return tf.einsum("...cqd->...qcd", blocks)
+
+
+def _reverse_blocks(matrix, channels):
+    """Reverses the order of the C x C blocks of a matrix, along both of its axes."""
+    rows, columns = matrix.shape[-2] // channels, matrix.shape[-1] // channels
+    shape = [rows, channels, columns, channels]
+    blocks = tf.reshape(matrix, tf.concat([tf.shape(matrix)[:-2], shape], 0))
+    blocks = tf.reverse(blocks, [blocks.shape.rank - 4, blocks.shape.rank - 2])
+    return tf.reshape(blocks, tf.shape(matrix))

@@ -1,0 +1,23 @@
+"""Products of Householder reflections."""
+
+import tensorflow as tf
+
+
+def householder_product(reflections):
+    """Q = (I - 2 v1 v1^T / v1^T v1) ... (I - 2 vn vn^T / vn^T vn) for the rows v of V.
+
+    Not one reflection after the other but the compact WY form, Q = I - V^T S V with
+    S^-1 = striu(V V^T) + diag(V V^T) / 2: one triangular solve and two products.
+
+    Args:
+      reflections: `[..., n, C]`, no row of it zero.
+
+    Returns:
+      `[..., C, C]`, orthogonal.
+    """
+    gram = tf.matmul(reflections, reflections, transpose_b=True)
+    inverse = tf.linalg.band_part(gram, 0, -1)
+    inverse = tf.linalg.set_diag(inverse, tf.linalg.diag_part(gram) / 2)
+    solved = tf.linalg.triangular_solve(inverse, reflections, lower=False)
+    eye = tf.eye(tf.shape(reflections)[-1], dtype=reflections.dtype)
+    return eye - tf.matmul(reflections, solved, transpose_a=True)

@@ -1,0 +1,126 @@
+"""Pictures of batches of images: samples of a flow, alone or beside real images."""
+
+import io
+import os
+
+import numpy as np
+import tensorflow as tf
+
+__all__ = ["comparison", "image_grid"]
+
+_SEPARATOR = 128
+
+
+def image_grid(images, columns=None, *, max_value=255, scale=1, path=None):
+    """Lays images out on a grid, row by row, with grey lines of one pixel between them.
+
+    Pixel values are what a flow over dequantised images gives: `floor` and a clip to
+    `[0, max_value]` make them whole, and `max_value` becomes white. NaN is drawn as 0.
+
+    Args:
+      images: Numbers `[N, H, W, C]`, C = 1 (grey) or 3 (RGB), N >= 1.
+      columns: Images in a row; None makes the grid about square.
+      max_value: Largest pixel value: 255, or 16 for the digits of scikit-learn.
+      scale: Every pixel becomes a square of this side.
+      path: File to write the grid to as a PNG, with its directory; None writes nothing.
+
+    Returns:
+      The grid, uint8 `[rows * (H * scale + 1) - 1, columns * (W * scale + 1) - 1, C]`;
+      places without an image are grey.
+
+    Raises:
+      ValueError: If the shape of the images is another, or columns, max_value or scale
+        is out of its range.
+
+    #### Examples
+
+    >>> import numpy as np
+    >>> from tfp_invconv import plots
+    >>> plots.image_grid(np.full([3, 1, 2, 1], 16.7), columns=2, max_value=16)[..., 0]
+    array([[255, 255, 128, 255, 255],
+           [128, 128, 128, 128, 128],
+           [255, 255, 128, 128, 128]], dtype=uint8)
+    """
+    grid = _grid("image_grid: images", images, columns, max_value, scale)
+    if path is not None:
+        tf.io.write_file(os.fspath(path), tf.io.encode_png(grid))
+    return grid
+
+
+def comparison(
+    left, right, path, *, titles=("samples", "test images"), columns=None, max_value=255
+):
+    """Writes two grids side by side, with titles, to one PNG file.
+
+    Args:
+      left: Numbers `[N, H, W, C]`, as for `image_grid`.
+      right: Numbers `[N', H', W', C']`, as for `image_grid`.
+      path: The PNG file to write, with its directory.
+      titles: Titles of the left and of the right grid.
+      columns: As for `image_grid`.
+      max_value: As for `image_grid`.
+
+    Raises:
+      ValueError: As for `image_grid`, or if there are not two titles.
+      ImportError: If matplotlib is not installed.
+
+    #### Examples
+
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> from tfp_invconv import plots
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     path = os.path.join(directory, "samples.png")
+    ...     plots.comparison(np.zeros([4, 8, 8, 1]), np.ones([4, 8, 8, 1]), path)
+    ...     print(os.listdir(directory))
+    ['samples.png']
+    """
+    if len(titles) != 2:
+        raise ValueError(f"comparison: titles must be two strings, got {titles!r}.")
+    grids = [
+        _grid(f"comparison: {side}", images, columns, max_value, scale=1)
+        for side, images in (("left", left), ("right", right))
+    ]
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "comparison needs matplotlib, which is not installed: "
+            'pip install "tfp_invconv[examples]".'
+        ) from error
+    # A Figure of its own, not pyplot: no global state, and drawn by Agg without a display.
+    tallest = max(grid.shape[0] / grid.shape[1] for grid in grids)
+    figure = Figure(figsize=(10.0, 5.0 * tallest + 0.5), layout="constrained")
+    for axes, grid, title in zip(figure.subplots(1, 2), grids, titles, strict=True):
+        axes.imshow(np.broadcast_to(grid, (*grid.shape[:2], 3)))
+        axes.set_title(title)
+        axes.set_axis_off()
+    png = io.BytesIO()
+    figure.savefig(png, format="png")
+    tf.io.write_file(os.fspath(path), png.getvalue())
+
+
+def _grid(what, images, columns, max_value, scale):
+    """The grid of `image_grid`; `what` begins the error messages."""
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape:
+        raise ValueError(
+            f"{what} must have shape [N, H, W, C] with N, H, W >= 1 and C = 1 or 3, "
+            f"got {list(images.shape)}."
+        )
+    num_images, height, width, channels = images.shape
+    columns = int(np.ceil(np.sqrt(num_images))) if columns is None else columns
+    for argument, value in (("columns", columns), ("scale", scale), ("max_value", max_value)):
+        if value < 1:
+            raise ValueError(f"{what} need {argument} of at least 1, got {value}.")
+    values = np.clip(np.floor(np.nan_to_num(images.astype(np.float64))), 0, max_value)
+    tiles = np.rint(values * (255 / max_value)).astype(np.uint8)
+    tiles = tiles.repeat(scale, axis=1).repeat(scale, axis=2)
+
+    # Each tile carries the line below it and to its right; the last of each is cut off.
+    rows = -(-num_images // columns)
+    shape = (rows * columns, height * scale + 1, width * scale + 1, channels)
+    cells = np.full(shape, _SEPARATOR, np.uint8)
+    cells[:num_images, :-1, :-1] = tiles
+    cells = cells.reshape(rows, columns, *shape[1:]).swapaxes(1, 2)
+    return cells.reshape(rows * shape[1], columns * shape[2], channels)[:-1, :-1]
