@@ -186,13 +186,9 @@ def _fitted_size(size, multiple, fit, axis, name):
 
 
 def _decoded_images(tfds, builder, name, split):
-    """A data set of the uint8 images alone: no other feature is decoded."""
+    """A data set of the uint8 images alone."""
     try:
-        examples = builder.as_dataset(
-            split=split,
-            decoders=tfds.decode.PartialDecoding({"image": True}),
-            read_config=tfds.ReadConfig(try_autocache=False),
-        )
+        examples = builder.as_dataset(split=split, read_config=tfds.ReadConfig(try_autocache=False))
     except ValueError as error:
         sizes = {key: info.num_examples for key, info in builder.info.splits.items()}
         raise ValueError(

@@ -1,0 +1,94 @@
+"""Every layer of the package, by name: what the generic tests in test_layers.py run over."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+import tfp_invconv as tic
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A layer and a small event that it takes."""
+
+    make: Callable  # (event_shape, seed=, dtype=) -> bijector
+    event_shape: tuple = (4, 5, 3)
+    batched: bool = True  # whether a batch of parameters is a batch of bijectors
+
+    def bijector(self, dtype=tf.float64):
+        """The layer with its parameters away from their initial values."""
+        bijector = self.make(self.event_shape, seed=0, dtype=dtype)
+        rng = np.random.default_rng(1)
+        for variable in bijector.trainable_variables:
+            variable.assign_add(0.2 * rng.normal(size=variable.shape))
+        return bijector
+
+    def input(self, batch_shape=(), dtype=tf.float64, seed=2):
+        shape = [*batch_shape, *self.event_shape]
+        return tf.constant(np.random.default_rng(seed).normal(size=shape), dtype)
+
+    @property
+    def event_ndims(self):
+        return len(self.event_shape)
+
+
+def with_options(layer, **options):
+    """The layer's `trainable` with further options."""
+    return lambda event_shape, **kwargs: layer.trainable(event_shape, **options, **kwargs)
+
+
+def partial_channels(event_shape, **kwargs):
+    inner = tic.EmergingConv.trainable([*event_shape[:-1], 2], **kwargs)
+    coupling = tic.AdditiveCoupling.trainable([*event_shape[:-1], 2], width=4, **kwargs)
+    return tic.PartialChannels(tfp.bijectors.Chain([inner, coupling]), 2)
+
+
+def channel_coupling(event_shape, *, seed, dtype):
+    networks = [
+        tic.networks.conv_net([*event_shape[:-1], seen], 2, width=4, seed=seed, dtype=dtype)
+        for seen in (2, 3)
+    ]
+
+    def bijector_fn(outputs):
+        shift, log_scale = tf.split(outputs, 2, -1)
+        return tfp.bijectors.Chain(
+            [tfp.bijectors.Shift(shift), tfp.bijectors.Scale(log_scale=log_scale)]
+        )
+
+    return tic.ChannelCoupling(networks, bijector_fn)
+
+
+LAYERS = {
+    **{
+        f"AutoregressiveConv ({corner})": Case(
+            with_options(tic.AutoregressiveConv, corner=corner, kernel_size=2)
+        )
+        for corner in ("top_left", "top_right", "bottom_left", "bottom_right")
+    },
+    "AutoregressiveConv (3x3)": Case(with_options(tic.AutoregressiveConv, kernel_size=3)),
+    "AutoregressiveConv (1x1)": Case(with_options(tic.AutoregressiveConv, kernel_size=1)),
+    "AutoregressiveConv (dilation 2)": Case(
+        with_options(tic.AutoregressiveConv, dilation=2, corner="bottom_right")
+    ),
+    "EmergingConv": Case(tic.EmergingConv.trainable),
+    "EmergingConv (5x5)": Case(with_options(tic.EmergingConv, kernel_size=5)),
+    "EmergingConv (dilation 2)": Case(with_options(tic.EmergingConv, dilation=2)),
+    "HouseholderQR1x1": Case(tic.HouseholderQR1x1.trainable),
+    "HouseholderQR1x1 (2 reflections)": Case(
+        with_options(tic.HouseholderQR1x1, num_reflections=2)
+    ),
+    "ActNorm": Case(tic.ActNorm.trainable),
+    "ActNorm (vector)": Case(tic.ActNorm.trainable, (5,)),
+    "Squeeze": Case(tic.Squeeze.trainable, (4, 6, 3), batched=False),
+    "ChannelCoupling": Case(channel_coupling, (4, 4, 4), batched=False),
+    "AffineCoupling": Case(with_options(tic.AffineCoupling, width=4), batched=False),
+    "AffineCoupling (vector)": Case(with_options(tic.AffineCoupling, width=4), (5,), False),
+    "AdditiveCoupling": Case(with_options(tic.AdditiveCoupling, width=4), batched=False),
+    "QuadCoupling": Case(with_options(tic.QuadCoupling, width=4), (4, 4, 4), False),
+    "QuadCoupling (uneven)": Case(with_options(tic.QuadCoupling, width=4), (2, 3, 6), False),
+    "QuadCoupling (vector)": Case(with_options(tic.QuadCoupling, width=4), (7,), False),
+    "PartialChannels": Case(partial_channels, (4, 4, 3), batched=False),
+}

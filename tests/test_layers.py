@@ -1,0 +1,233 @@
+"""The checks that every layer of the registry passes.
+
+TFP serves a value that it has cached for a tensor: every second call below gets a new one.
+"""
+
+import inspect
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+from registry import LAYERS
+
+import tfp_invconv as tic
+
+tfb = tfp.bijectors
+tfd = tfp.distributions
+
+TOLERANCE = {tf.float32: 1e-4, tf.float64: 1e-11}
+MODES = {
+    "eager": lambda f: f,
+    "function": tf.function,
+    "xla": lambda f: tf.function(f, jit_compile=True),
+}
+
+
+@pytest.fixture(params=LAYERS, name="case")
+def fixture_case(request):
+    return LAYERS[request.param]
+
+
+def test_registry_lists_every_layer():
+    layers = {
+        name
+        for name in tic.__all__
+        if inspect.isclass(getattr(tic, name)) and issubclass(getattr(tic, name), tfb.Bijector)
+    }
+    assert layers == {name.split(" ")[0] for name in LAYERS}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dtype", [tf.float32, tf.float64], ids=["float32", "float64"])
+def test_round_trips_in_every_mode(case, dtype, mode):
+    bijector = case.bijector(dtype)
+    y = case.input([3], dtype)
+    inverse, forward = MODES[mode](bijector.inverse), MODES[mode](bijector.forward)
+    x = inverse(tf.identity(y))
+    assert x.dtype == dtype
+    np.testing.assert_allclose(forward(tf.identity(x)), y, atol=TOLERANCE[dtype])
+    z = case.input([3], dtype, seed=3)
+    z = tf.reshape(z, x.shape)
+    np.testing.assert_allclose(inverse(tf.identity(forward(z))), z, atol=TOLERANCE[dtype])
+    assert np.max(np.abs(forward(tf.identity(z)) - case.bijector(dtype).forward(z))) < 1e-4
+
+
+def test_log_det_is_that_of_the_autodiff_jacobian(case):
+    bijector, y = case.bijector(), case.input([2])
+    size = int(np.prod(case.event_shape))
+
+    def log_det(function, value):
+        with tf.GradientTape() as tape:
+            tape.watch(value)
+            result = function(value)
+        jacobian = tape.batch_jacobian(result, value, experimental_use_pfor=False)
+        return np.linalg.slogdet(np.reshape(jacobian, [-1, size, size]))[1]
+
+    ildj = bijector.inverse_log_det_jacobian(tf.identity(y), event_ndims=case.event_ndims)
+    expected = log_det(bijector.inverse, tf.identity(y))
+    np.testing.assert_allclose(np.broadcast_to(ildj, [2]), expected, atol=1e-8)
+    x = bijector.inverse(tf.identity(y))
+    fldj = bijector.forward_log_det_jacobian(tf.identity(x), event_ndims=case.event_ndims)
+    expected = log_det(bijector.forward, tf.identity(x))
+    np.testing.assert_allclose(np.broadcast_to(fldj, [2]), expected, atol=1e-8)
+    # Asked for before and after the value, in either direction, it is the same.
+    forward = bijector.forward(x)
+    again = bijector.inverse_log_det_jacobian(forward, event_ndims=case.event_ndims)
+    np.testing.assert_allclose(np.broadcast_to(again, [2]), -expected, atol=1e-8)
+
+
+@pytest.mark.parametrize("direction", ["inverse", "forward"])
+def test_every_parameter_has_a_finite_gradient(case, direction):
+    bijector = case.bijector()
+    y = case.input([3])
+    value = y if direction == "inverse" else bijector.inverse(y)
+    with tf.GradientTape() as tape:
+        value = tf.identity(value)
+        tape.watch(value)
+        result = getattr(bijector, direction)(value)
+        log_det = getattr(bijector, f"{direction}_log_det_jacobian")(value, case.event_ndims)
+        # Cubes, so that orthogonal matrices change the result.
+        loss = tf.reduce_sum(result**3) + tf.reduce_sum(log_det)
+    variables = bijector.trainable_variables
+    gradients = tape.gradient(loss, [value, *variables])
+    assert len(variables) == len(set(map(id, variables)))
+    names = ["input", *(variable.name for variable in variables)]
+    for name, gradient in zip(names, gradients, strict=True):
+        assert gradient is not None, name
+        assert np.all(np.isfinite(gradient)), name
+    # A parameter may be masked in part, never as a whole.
+    if "kernel_size" not in str(bijector.parameters):
+        for name, gradient in zip(names, gradients, strict=True):
+            assert np.any(np.asarray(gradient) != 0), name
+
+
+@pytest.mark.parametrize("direction", ["inverse", "forward"])
+def test_gradients_are_those_of_finite_differences(case, direction):
+    bijector = case.bijector()
+    y = case.input([2])
+    value = tf.identity(y if direction == "inverse" else bijector.inverse(y))
+    weights = tf.cast(tf.reshape(tf.range(tf.size(value)), value.shape), tf.float64) / 10.0
+
+    def loss():
+        return tf.reduce_sum(tf.sin(weights) * getattr(bijector, direction)(tf.identity(value)))
+
+    variables = bijector.trainable_variables
+    with tf.GradientTape() as tape:
+        total = loss()
+    gradients = tape.gradient(total, variables)
+    rng = np.random.default_rng(0)
+    for variable, gradient in zip(variables, gradients, strict=True):
+        before = variable.numpy()
+        step = 1e-5 * rng.normal(size=variable.shape)
+        variable.assign(before + step)
+        above = loss()
+        variable.assign(before - step)
+        slope = (above - loss()) / 2
+        variable.assign(before)
+        gradient = np.zeros_like(before) if gradient is None else gradient
+        np.testing.assert_allclose(
+            slope, np.sum(gradient * step), rtol=1e-4, atol=1e-9, err_msg=variable.name
+        )
+
+
+@pytest.mark.parametrize("batch_shape", [(), (3,), (2, 3)])
+def test_batch_dimensions_are_independent(case, batch_shape):
+    bijector, y = case.bijector(), case.input(batch_shape)
+    x = bijector.inverse(y)
+    assert x.shape[: len(batch_shape)] == batch_shape
+    alone = case.input(batch_shape).numpy().reshape([-1, *case.event_shape])[-1]
+    expected = bijector.inverse(tf.constant(alone))
+    last = tf.reshape(x, [-1, *expected.shape])[-1]
+    np.testing.assert_allclose(last, expected, atol=1e-11)
+    np.testing.assert_allclose(bijector.forward(tf.identity(x)), y, atol=1e-11)
+    ildj = bijector.inverse_log_det_jacobian(tf.identity(y), case.event_ndims)
+    assert ildj.shape in ((), batch_shape)
+
+
+def test_a_batch_of_parameters_is_a_batch_of_bijectors(case):
+    if not case.batched:
+        return
+    single = case.bijector()
+    names = list(single.parameter_properties())
+    one = {name: tf.convert_to_tensor(getattr(single, name)) for name in names}
+    two = {name: 1.5 * value for name, value in one.items()}
+    # Elementwise layers broadcast, so that their batch needs ones for the inner event axes.
+    extra = case.event_ndims - single.forward_min_event_ndims
+    ones = (tf.newaxis,) * extra
+    batched = single.copy(
+        **{name: tf.stack([one[name], two[name]])[(slice(None), *ones)] for name in names}
+    )
+    assert batched.experimental_batch_shape(x_event_ndims=case.event_ndims) == [2]
+    y = case.input([3, 2])
+    x = batched.inverse(y)
+    for i, parameters in enumerate([one, two]):
+        expected = single.copy(**parameters)
+        y_i = tf.identity(y[:, i])
+        np.testing.assert_allclose(x[:, i], expected.inverse(y_i), atol=1e-11)
+        np.testing.assert_allclose(
+            batched.forward(tf.identity(x))[:, i],
+            expected.forward(tf.identity(x[:, i])),
+            atol=1e-10,
+        )
+        ildj = batched.inverse_log_det_jacobian(tf.identity(y), case.event_ndims)
+        np.testing.assert_allclose(
+            np.broadcast_to(ildj, [3, 2])[:, i],
+            np.broadcast_to(expected.inverse_log_det_jacobian(y_i, case.event_ndims), [3]),
+            atol=1e-11,
+        )
+    # One event under all of them.
+    assert batched.inverse(tf.identity(y[0, 0])).shape == x.shape[1:]
+    assert batched.forward(tf.identity(x[0, 0])).shape == y.shape[1:]
+
+
+def test_dynamic_batch_size(case):
+    bijector = case.bijector()
+    spec = tf.TensorSpec([None, *case.event_shape], tf.float64)
+
+    @tf.function(input_signature=[spec])
+    def there_and_back(y):
+        x = bijector.inverse(y)
+        assert x.shape[1:] == bijector.inverse_event_shape(case.event_shape)
+        back = bijector.forward(tf.identity(x))
+        assert back.shape[1:] == case.event_shape
+        return back, bijector.inverse_log_det_jacobian(y, case.event_ndims)
+
+    for size in (1, 4):
+        y = case.input([size])
+        np.testing.assert_allclose(there_and_back(y)[0], y, atol=1e-11)
+
+
+def test_dynamic_height_and_width(case):
+    if case.event_ndims == 1:
+        return
+    bijector, y = case.bijector(), case.input([2])
+    spec = tf.TensorSpec([None, None, None, case.event_shape[-1]], tf.float64)
+    x = tf.function(bijector.inverse, input_signature=[spec])(y)
+    np.testing.assert_allclose(x, bijector.inverse(tf.identity(y)), atol=1e-11)
+    spec = tf.TensorSpec([None, None, None, x.shape[-1]], tf.float64)
+    np.testing.assert_allclose(
+        tf.function(bijector.forward, input_signature=[spec])(x), y, atol=1e-11
+    )
+
+
+def test_density_and_samples_of_a_distribution(case):
+    bijector = tfb.Chain([case.bijector(tf.float32)])
+    latent = bijector.inverse_event_shape(case.event_shape)
+    flow = tfd.TransformedDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), latent), bijector)
+    samples, log_prob = flow.experimental_sample_and_log_prob(5, seed=[0, 1])
+    assert samples.shape == (5, *case.event_shape)
+    np.testing.assert_allclose(flow.log_prob(tf.identity(samples)), log_prob, rtol=1e-4, atol=1e-3)
+    assert len(flow.trainable_variables) == len(bijector.trainable_variables)
+
+
+def test_seed_makes_equal_layers(case):
+    first, second = (case.make(case.event_shape, seed=7, dtype=tf.float32) for _ in range(2))
+    for a, b in zip(first.variables, second.variables, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_wrong_rank_names_the_layer(case):
+    bijector = case.bijector()
+    with pytest.raises(ValueError, match=f"{bijector.name}.* needs an input of shape"):
+        bijector.inverse(tf.zeros(case.event_shape[1:], tf.float64))
