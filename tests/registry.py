@@ -55,7 +55,7 @@ def channel_coupling(event_shape, *, seed, dtype):
     def bijector_fn(outputs):
         shift, log_scale = tf.split(outputs, 2, -1)
         return tfp.bijectors.Chain(
-            [tfp.bijectors.Shift(shift), tfp.bijectors.Scale(log_scale=log_scale)]
+            [tfp.bijectors.Shift(shift), tfp.bijectors.Scale(log_scale=tf.tanh(log_scale))]
         )
 
     return tic.ChannelCoupling(networks, bijector_fn)

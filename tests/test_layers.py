@@ -50,19 +50,21 @@ def test_round_trips_in_every_mode(case, dtype, mode):
     z = case.input([3], dtype, seed=3)
     z = tf.reshape(z, x.shape)
     np.testing.assert_allclose(inverse(tf.identity(forward(z))), z, atol=TOLERANCE[dtype])
-    assert np.max(np.abs(forward(tf.identity(z)) - case.bijector(dtype).forward(z))) < 1e-4
 
 
 def test_log_det_is_that_of_the_autodiff_jacobian(case):
     bijector, y = case.bijector(), case.input([2])
     size = int(np.prod(case.event_shape))
 
-    def log_det(function, value):
+    @tf.function
+    def jacobian(function, value):
         with tf.GradientTape() as tape:
             tape.watch(value)
             result = function(value)
-        jacobian = tape.batch_jacobian(result, value, experimental_use_pfor=False)
-        return np.linalg.slogdet(np.reshape(jacobian, [-1, size, size]))[1]
+        return tape.batch_jacobian(result, value)
+
+    def log_det(function, value):
+        return np.linalg.slogdet(np.reshape(jacobian(function, value), [-1, size, size]))[1]
 
     ildj = bijector.inverse_log_det_jacobian(tf.identity(y), event_ndims=case.event_ndims)
     expected = log_det(bijector.inverse, tf.identity(y))
@@ -96,38 +98,38 @@ def test_every_parameter_has_a_finite_gradient(case, direction):
     for name, gradient in zip(names, gradients, strict=True):
         assert gradient is not None, name
         assert np.all(np.isfinite(gradient)), name
-    # A parameter may be masked in part, never as a whole.
-    if "kernel_size" not in str(bijector.parameters):
-        for name, gradient in zip(names, gradients, strict=True):
-            assert np.any(np.asarray(gradient) != 0), name
+        # Parts of a parameter may be masked, never all of it.
+        assert np.any(gradient != 0), name
 
 
 @pytest.mark.parametrize("direction", ["inverse", "forward"])
 def test_gradients_are_those_of_finite_differences(case, direction):
     bijector = case.bijector()
     y = case.input([2])
-    value = tf.identity(y if direction == "inverse" else bijector.inverse(y))
-    weights = tf.cast(tf.reshape(tf.range(tf.size(value)), value.shape), tf.float64) / 10.0
+    value = tf.Variable(y if direction == "inverse" else bijector.inverse(y))
+    weights = tf.sin(tf.range(tf.cast(tf.size(value), tf.float64)))
 
+    @tf.function
     def loss():
-        return tf.reduce_sum(tf.sin(weights) * getattr(bijector, direction)(tf.identity(value)))
+        result = getattr(bijector, direction)(tf.identity(value))
+        return tf.reduce_sum(weights * tf.reshape(result, [-1]))
 
-    variables = bijector.trainable_variables
+    variables = [value, *bijector.trainable_variables]
     with tf.GradientTape() as tape:
         total = loss()
-    gradients = tape.gradient(total, variables)
+    gradients = tape.gradient(total, variables, unconnected_gradients="zero")
     rng = np.random.default_rng(0)
     for variable, gradient in zip(variables, gradients, strict=True):
         before = variable.numpy()
-        step = 1e-5 * rng.normal(size=variable.shape)
+        step = 1e-6 * rng.normal(size=variable.shape)
         variable.assign(before + step)
         above = loss()
         variable.assign(before - step)
         slope = (above - loss()) / 2
         variable.assign(before)
-        gradient = np.zeros_like(before) if gradient is None else gradient
+        scale = np.linalg.norm(gradient) * np.linalg.norm(step)
         np.testing.assert_allclose(
-            slope, np.sum(gradient * step), rtol=1e-4, atol=1e-9, err_msg=variable.name
+            slope, np.sum(gradient * step), atol=1e-4 * scale + 1e-13, err_msg=variable.name
         )
 
 
@@ -230,4 +232,4 @@ def test_seed_makes_equal_layers(case):
 def test_wrong_rank_names_the_layer(case):
     bijector = case.bijector()
     with pytest.raises(ValueError, match=f"{bijector.name}.* needs an input of shape"):
-        bijector.inverse(tf.zeros(case.event_shape[1:], tf.float64))
+        bijector.inverse(tf.zeros([2] * (bijector.inverse_min_event_ndims - 1), tf.float64))

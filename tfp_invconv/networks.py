@@ -93,4 +93,8 @@ def _initializers(seed):
 
 def _sequential(input_shape, dtype, make_layers):
     policy = tf.as_dtype(dtype).name if isinstance(dtype, tf.DType) else dtype
-    return keras.Sequential([keras.Input(tuple(input_shape)), *make_layers(policy)])
+    # An input is cast to the dtype of `keras.Input`, whatever the layers compute in.
+    input_dtype = keras.dtype_policies.get(policy).variable_dtype
+    return keras.Sequential(
+        [keras.Input(tuple(input_shape), dtype=input_dtype), *make_layers(policy)]
+    )
