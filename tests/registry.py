@@ -77,9 +77,7 @@ LAYERS = {
     "EmergingConv (5x5)": Case(with_options(tic.EmergingConv, kernel_size=5)),
     "EmergingConv (dilation 2)": Case(with_options(tic.EmergingConv, dilation=2)),
     "HouseholderQR1x1": Case(tic.HouseholderQR1x1.trainable),
-    "HouseholderQR1x1 (2 reflections)": Case(
-        with_options(tic.HouseholderQR1x1, num_reflections=2)
-    ),
+    "HouseholderQR1x1 (2 reflections)": Case(with_options(tic.HouseholderQR1x1, num_reflections=2)),
     "ActNorm": Case(tic.ActNorm.trainable),
     "ActNorm (vector)": Case(tic.ActNorm.trainable, (5,)),
     "Squeeze": Case(tic.Squeeze.trainable, (4, 6, 3), batched=False),

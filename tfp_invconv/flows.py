@@ -36,6 +36,7 @@ def glow(
     conv="emerging",
     coupling="affine",
     width=128,
+    dropout=0.0,
     seed=None,
     dtype=tf.float32,
 ):
@@ -53,6 +54,7 @@ def glow(
       conv: "1x1" or "emerging" (a 3x3 emerging convolution after the 1x1 one).
       coupling: "affine", "additive" or "quad".
       width: hidden channels of the couplings' networks.
+      dropout: rate of dropout in those networks while a `FlowModel` trains.
       seed: int, for all initial parameters, or None.
       dtype: of all parameters.
 
@@ -81,7 +83,7 @@ def glow(
             f"glow: height and width must be multiples of 2^levels = {2**levels}; got "
             f"event_shape {tuple(event_shape)}. Pad the images or use fewer levels."
         )
-    options = dict(conv=conv, coupling=coupling, width=width, dtype=dtype)
+    options = dict(conv=conv, coupling=coupling, width=width, dropout=dropout, dtype=dtype)
     flow = _level([height, width_px, channels], levels, depth, seed, options)
     base = tfd.Sample(
         tfd.Normal(tf.zeros([], dtype), tf.ones([], dtype)), [height, width_px, channels]
@@ -102,8 +104,7 @@ def _level(event_shape, levels, depth, seed, options):
         split_prior = AffineCoupling.trainable(
             squeezed,
             seed=seeds[-2],
-            dtype=options["dtype"],
-            width=options["width"],
+            **{option: options[option] for option in ("width", "dropout", "dtype")},
             name="split_prior",
         )
         kept = 2 * channels
@@ -112,14 +113,15 @@ def _level(event_shape, levels, depth, seed, options):
     return [*bijectors, tfb.Invert(Squeeze())]
 
 
-def _step(event_shape, seed, *, conv, coupling, width, dtype):
+def _step(event_shape, seed, *, conv, coupling, dtype, **networks):
     layers = (ActNorm, *CONVOLUTIONS[conv])
     *seeds, coupling_seed = params.spawn_seeds(seed, len(layers) + 1)
     step = [
-        layer.trainable(event_shape, seed=s, dtype=dtype) for layer, s in zip(layers, seeds)
+        layer.trainable(event_shape, seed=layer_seed, dtype=dtype)
+        for layer, layer_seed in zip(layers, seeds, strict=True)
     ]
     make_coupling = COUPLINGS[coupling].trainable
-    return [*step, make_coupling(event_shape, seed=coupling_seed, dtype=dtype, width=width)]
+    return [*step, make_coupling(event_shape, seed=coupling_seed, dtype=dtype, **networks)]
 
 
 def _image_shape(event_shape):

@@ -18,9 +18,9 @@ class FlowModel(keras.Model):
     bits_per_dim = -mean(log_prob) / (D ln 2)      with D the numbers in an event
     ```
 
-    It finds the variables of the distribution and of the Keras networks in it (which `tf.Module` and Keras
-    do not see by themselves), fits every `ActNorm` that is still the identity to the first batch
-    before the first step of `fit`, and checks that the data are finite.
+    It finds the variables of the distribution and of the Keras networks in it (which neither
+    `tf.Module` nor Keras does), fits every `ActNorm` that is still the identity to the first
+    batch before the first step of `fit`, and checks that the data are finite.
 
     The bijectors of TFP cache their last evaluations by the identity of the input tensor, and
     would return a stale value for a tensor that is kept while variables change. A FlowModel
@@ -59,8 +59,9 @@ class FlowModel(keras.Model):
         self._sample = tf.function(distribution.sample)
         self.built = True
 
-    def call(self, x):
+    def call(self, x, training=None):
         """Log-probability of each event in x, in nats."""
+        # Keras hands `training` on to the networks inside by itself.
         # A new tensor, so that no bijector serves what it cached for the old one.
         return self.distribution.log_prob(tf.identity(x))
 
@@ -77,6 +78,12 @@ class FlowModel(keras.Model):
         words = np.random.SeedSequence(seed).generate_state(2).astype(np.int32)
         return self._sample(sample_shape, seed=tf.constant(words))
 
+    def compile(self, *args, **kwargs):
+        """As `keras.Model.compile`; there is no `loss` to choose."""
+        super().compile(*args, **kwargs)
+        # All variables exist already; with the optimizer's, weights can be loaded right away.
+        self.optimizer.build(self.trainable_variables)
+
     def fit(self, x=None, y=None, batch_size=None, **kwargs):
         """As `keras.Model.fit`, on batches of events: a `tf.data.Dataset`, an array, a PyDataset.
 
@@ -91,13 +98,19 @@ class FlowModel(keras.Model):
                 "variables, so there is nothing to fit. Pass parameters as tf.Variable or "
                 "tfp.util.TransformedVariable, and build Keras networks before they are used."
             )
+        if isinstance(x, tf.data.Dataset):
+            # Keras's default, True, is for arrays; with a data set it only warns.
+            kwargs.setdefault("shuffle", False)
         x = _checked(x, f"{self.name}.fit")
-        first, x = _first_batch(x, batch_size or 32, f"{self.name}.fit")
-        self.initialize(first)
-        return super().fit(x, y, batch_size=batch_size, **kwargs)
+        self.initialize(_first_batch(x, batch_size or 32, f"{self.name}.fit"))
+        return super().fit(x, _targets(x, y, kwargs), batch_size=batch_size, **kwargs)
+
+    def evaluate(self, x=None, y=None, **kwargs):
+        """As `keras.Model.evaluate`: the mean loss and bits/dim."""
+        return super().evaluate(x, _targets(x, y, kwargs), **kwargs)
 
     def initialize(self, x):
-        """Fits every layer to the batch `x` that is initialised from data and still waits for it."""
+        """Fits to the batch `x` every layer that waits for data: an ActNorm at the identity."""
         layers = [m for m in self.distribution.submodules if hasattr(m, "awaits_data")]
         for layer in layers:
             layer.awaits_data = True
@@ -177,19 +190,31 @@ def _checked_batch(index, batch, caller):
     finite = tf.math.is_finite(x)
     where = tf.where(~finite)[:1]
     message = [f"{caller}: x is not finite in batch", index, "at index", where]
-    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(finite), message)]):
+    check = tf.debugging.Assert(tf.reduce_all(finite), message, summarize=10)
+    with tf.control_dependencies([check]):
         return tf.nest.map_structure(tf.identity, batch)
 
 
 def _first_batch(x, batch_size, caller):
-    """A first batch of events, and data that still begin with it."""
+    """The first batch of events."""
     if isinstance(x, (np.ndarray, tf.Tensor)):
         batch = x[:batch_size]
     elif isinstance(x, keras.utils.PyDataset):
         batch = x[0] if len(x) else None
+    elif isinstance(x, tf.data.Dataset):
+        batch = next(iter(x), None)
     else:
-        iterator = iter(x)
-        batch = next(iterator, None)
+        raise TypeError(
+            f"{caller}: needs a tf.data.Dataset, an array or a keras.utils.PyDataset; "
+            f"got {type(x)}."
+        )
     if batch is None or len(tf.nest.flatten(batch)[0]) == 0:
         raise ValueError(f"{caller}: there are no data: the first batch is empty.")
-    return keras.utils.unpack_x_y_sample_weight(batch)[0], x
+    return keras.utils.unpack_x_y_sample_weight(batch)[0]
+
+
+def _targets(x, y, kwargs):
+    """Stand-in targets where there are sample weights, which Keras drops without targets."""
+    if y is None and kwargs.get("sample_weight") is not None:
+        return np.zeros(len(x), np.float32)
+    return y

@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 
-def conv_net(input_shape, output_channels, *, width=64, seed=None, dtype="float32"):
+def conv_net(input_shape, output_channels, *, width=64, dropout=0.0, seed=None, dtype="float32"):
     """Glow's network: 3x3, 1x1 and 3x3 convolutions with ReLUs between them.
 
     The last layer starts at zero, so that the network returns zeros.
@@ -14,6 +14,7 @@ def conv_net(input_shape, output_channels, *, width=64, seed=None, dtype="float3
       input_shape: `[H, W, C]`; H and W may be None.
       output_channels: channels of the output `[B, H, W, output_channels]`.
       width: channels of the hidden layers.
+      dropout: rate of the dropout behind each hidden layer while a Keras model trains.
       seed: int, for the initial weights, or None.
       dtype: a dtype or a Keras dtype policy such as "mixed_bfloat16".
 
@@ -26,26 +27,22 @@ def conv_net(input_shape, output_channels, *, width=64, seed=None, dtype="float3
     >>> tic.networks.conv_net([8, 8, 2], 4).output_shape
     (None, 8, 8, 4)
     """
-    layer = keras.layers.Conv2D
-    first, second = _initializers(seed)
-    return _sequential(
-        input_shape,
-        dtype,
-        lambda policy: [
-            layer(width, 3, padding="same", activation="relu", kernel_initializer=first, dtype=policy),
-            layer(width, 1, activation="relu", kernel_initializer=second, dtype=policy),
-            layer(output_channels, 3, padding="same", kernel_initializer="zeros", dtype=policy),
-        ],
-    )
+
+    def layer(filters, size, **options):
+        return keras.layers.Conv2D(filters, size, padding="same", **options)
+
+    sizes = [(width, 3), (width, 1), (output_channels, 3)]
+    return _sequential(input_shape, layer, sizes, dropout, seed, dtype)
 
 
-def mlp(input_shape, output_channels, *, width=64, seed=None, dtype="float32"):
+def mlp(input_shape, output_channels, *, width=64, dropout=0.0, seed=None, dtype="float32"):
     """Two hidden dense layers with ReLUs; the last layer starts at zero.
 
     Args:
       input_shape: `[N]`.
       output_channels: size of the output `[B, output_channels]`.
       width: size of the hidden layers.
+      dropout: rate of the dropout behind each hidden layer while a Keras model trains.
       seed: int, for the initial weights, or None.
       dtype: a dtype or a Keras dtype policy such as "mixed_bfloat16".
 
@@ -58,17 +55,8 @@ def mlp(input_shape, output_channels, *, width=64, seed=None, dtype="float32"):
     >>> tic.networks.mlp([3], 4).output_shape
     (None, 4)
     """
-    layer = keras.layers.Dense
-    first, second = _initializers(seed)
-    return _sequential(
-        input_shape,
-        dtype,
-        lambda policy: [
-            layer(width, activation="relu", kernel_initializer=first, dtype=policy),
-            layer(width, activation="relu", kernel_initializer=second, dtype=policy),
-            layer(output_channels, kernel_initializer="zeros", dtype=policy),
-        ],
-    )
+    sizes = [(width,), (width,), (output_channels,)]
+    return _sequential(input_shape, keras.layers.Dense, sizes, dropout, seed, dtype)
 
 
 def check_built(network, layer):
@@ -86,15 +74,17 @@ def variables(networks):
     return [variable.value for layer in layers for variable in layer.variables]
 
 
-def _initializers(seed):
-    seeds = np.random.SeedSequence(seed).generate_state(2)
-    return [keras.initializers.HeNormal(seed=int(s)) for s in seeds]
-
-
-def _sequential(input_shape, dtype, make_layers):
+def _sequential(input_shape, layer, sizes, dropout, seed, dtype):
+    """A hidden layer with a ReLU (and dropout) for all sizes but the last, then one of zeros."""
     policy = tf.as_dtype(dtype).name if isinstance(dtype, tf.DType) else dtype
     # An input is cast to the dtype of `keras.Input`, whatever the layers compute in.
     input_dtype = keras.dtype_policies.get(policy).variable_dtype
-    return keras.Sequential(
-        [keras.Input(tuple(input_shape), dtype=input_dtype), *make_layers(policy)]
-    )
+    layers = [keras.Input(tuple(input_shape), dtype=input_dtype)]
+    seeds = np.random.SeedSequence(seed).generate_state(len(sizes) - 1)
+    for size, layer_seed in zip(sizes[:-1], seeds, strict=True):
+        weights = keras.initializers.HeNormal(seed=int(layer_seed))
+        layers.append(layer(*size, activation="relu", kernel_initializer=weights, dtype=policy))
+        if dropout:
+            layers.append(keras.layers.Dropout(dropout, seed=int(layer_seed), dtype=policy))
+    layers.append(layer(*sizes[-1], kernel_initializer="zeros", dtype=policy))
+    return keras.Sequential(layers)

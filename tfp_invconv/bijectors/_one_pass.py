@@ -13,8 +13,9 @@ class OnePassBijector(tfb.Bijector):
     in each. Here the first call leaves the log-determinant in TFP's own cache, beside the value,
     so that the second one finds it there. It lives exactly as long as the cached value does.
 
-    Subclasses implement `_inverse_and_log_det(y, **kwargs)` and `_forward_and_log_det(x, **kwargs)`,
-    each of which returns the value and the log-determinant of its own direction.
+    Subclasses implement `_inverse_and_log_det(y, **kwargs)` and
+    `_forward_and_log_det(x, **kwargs)`, each of which returns the value and the log-determinant
+    of its own direction.
     """
 
     _cache = cache_util.BijectorCacheWithGreedyAttrs(

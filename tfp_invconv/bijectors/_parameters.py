@@ -44,12 +44,10 @@ def check_shape(parameter, argument, layer, pattern):
     sizes = {}
     matches = len(got) == len(needs) and all(
         size == (int(need) if need.isdigit() else sizes.setdefault(need, size))
-        for need, size in zip(needs, got)
+        for need, size in zip(needs, got, strict=True)
     )
     if not matches:
-        raise ValueError(
-            f"{layer}: `{argument}` must have shape {pattern}; got {parameter.shape}."
-        )
+        raise ValueError(f"{layer}: `{argument}` must have shape {pattern}; got {parameter.shape}.")
 
 
 def check_positive_integer(value, argument, layer):

@@ -63,6 +63,7 @@ class AdditiveCoupling(ChannelCoupling):
         seed=None,
         dtype=tf.float32,
         width=64,
+        dropout=0.0,
         validate_args=False,
         name="additive_coupling",
     ):
@@ -73,11 +74,19 @@ class AdditiveCoupling(ChannelCoupling):
           seed: int, for the network, or None.
           dtype: of the network.
           width: of the network's hidden layers.
+          dropout: rate of dropout behind them while a Keras model trains.
           validate_args: see the constructor.
           name: name of the layer.
         """
         (network,) = make_networks(
-            event_shape, name, count=2, outputs=1, width=width, seed=seed, dtype=dtype
+            event_shape,
+            name,
+            count=2,
+            outputs=1,
+            width=width,
+            dropout=dropout,
+            seed=seed,
+            dtype=dtype,
         )
         return cls(network, len(event_shape), validate_args=validate_args, name=name)
 

@@ -67,6 +67,7 @@ class AffineCoupling(ChannelCoupling):
         seed=None,
         dtype=tf.float32,
         width=64,
+        dropout=0.0,
         validate_args=False,
         name="affine_coupling",
     ):
@@ -77,11 +78,19 @@ class AffineCoupling(ChannelCoupling):
           seed: int, for the network, or None.
           dtype: of the network.
           width: of the network's hidden layers.
+          dropout: rate of dropout behind them while a Keras model trains.
           validate_args: see the constructor.
           name: name of the layer.
         """
         (network,) = make_networks(
-            event_shape, name, count=2, outputs=2, width=width, seed=seed, dtype=dtype
+            event_shape,
+            name,
+            count=2,
+            outputs=2,
+            width=width,
+            dropout=dropout,
+            seed=seed,
+            dtype=dtype,
         )
         return cls(network, len(event_shape), validate_args=validate_args, name=name)
 

@@ -187,7 +187,9 @@ class AutoregressiveConv(tfb.AutoCompositeTensorBijector):
             scale = tf.exp(self.log_scale)[..., tf.newaxis, tf.newaxis, tf.newaxis, :]
         else:
             scale = tf.ones([], kernel.dtype)
-        return kernel * tf.constant(mask, kernel.dtype) + scale * tf.constant(diagonal, kernel.dtype)
+        return kernel * tf.constant(mask, kernel.dtype) + scale * tf.constant(
+            diagonal, kernel.dtype
+        )
 
     def _inverse(self, y):
         params.check_event(y, self.name, "[H, W, C]", self.kernel.shape[-1])

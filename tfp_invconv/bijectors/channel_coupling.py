@@ -156,7 +156,7 @@ def part_sizes(channels, count):
     return [channels // count + (i < channels % count) for i in range(count)]
 
 
-def make_networks(event_shape, layer, count, outputs, *, width, seed, dtype):
+def make_networks(event_shape, layer, count, outputs, *, width, dropout, seed, dtype):
     """The networks of a coupling of `count` parts, the last layer of each zero.
 
     Args:
@@ -165,6 +165,7 @@ def make_networks(event_shape, layer, count, outputs, *, width, seed, dtype):
       count: number of parts.
       outputs: numbers that a network returns for each channel of its part.
       width: of the hidden layers.
+      dropout: rate of dropout behind the hidden layers.
       seed: int or None.
       dtype: of the networks.
 
@@ -184,6 +185,7 @@ def make_networks(event_shape, layer, count, outputs, *, width, seed, dtype):
             [*event_shape[:-1], sum(sizes[: i + 1])],
             outputs * sizes[i + 1],
             width=width,
+            dropout=dropout,
             seed=part_seed,
             dtype=dtype,
         )

@@ -81,7 +81,9 @@ class EmergingConv(tfb.AutoCompositeTensorBijector):
             self._log_scale_2 = params.as_parameter(log_scale_2, dtype, "log_scale_2", name)
             params.check_shape(self._kernel_1, "kernel_1", name, "[..., m, m, C, C]")
             channels = self._kernel_1.shape[-1]
-            params.check_shape(self._kernel_2, "kernel_2", name, f"[..., m, m, {channels}, {channels}]")
+            params.check_shape(
+                self._kernel_2, "kernel_2", name, f"[..., m, m, {channels}, {channels}]"
+            )
             self._dilation = dilation
             self._first = AutoregressiveConv(
                 self._kernel_1, self._log_scale_1, "top_left", dilation, name=f"{name}_1"

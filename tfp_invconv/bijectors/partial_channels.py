@@ -23,8 +23,8 @@ class PartialChannels(OnePassBijector):
 
     *Shapes*: events `[H, W, C]`, C at least n. The bijector must keep the shape `[H, W, n]`.
 
-    *Cost*: that of the bijector, on n channels, and two copies. Value and log-determinant come from one
-    evaluation.
+    *Cost*: that of the bijector, on n channels, and two copies. Value and log-determinant come
+    from one evaluation.
 
     #### Examples
 

@@ -67,6 +67,7 @@ class QuadCoupling(ChannelCoupling):
         seed=None,
         dtype=tf.float32,
         width=64,
+        dropout=0.0,
         validate_args=False,
         name="quad_coupling",
     ):
@@ -77,10 +78,18 @@ class QuadCoupling(ChannelCoupling):
           seed: int, for the networks, or None.
           dtype: of the networks.
           width: of the networks' hidden layers.
+          dropout: rate of dropout behind them while a Keras model trains.
           validate_args: see the constructor.
           name: name of the layer.
         """
         networks = make_networks(
-            event_shape, name, count=4, outputs=2, width=width, seed=seed, dtype=dtype
+            event_shape,
+            name,
+            count=4,
+            outputs=2,
+            width=width,
+            dropout=dropout,
+            seed=seed,
+            dtype=dtype,
         )
         return cls(networks, len(event_shape), validate_args=validate_args, name=name)

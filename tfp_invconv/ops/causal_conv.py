@@ -39,7 +39,9 @@ def causal_conv(x, kernel, corner):
     x = broadcast_batch(x, kernel)
     size, shape = kernel.shape[-4], x.shape
     # Both products below walk over the image from its top left.
-    flips = [axis for axis, flip in ((-4, not is_bottom(corner)), (-3, not is_right(corner))) if flip]
+    flips = [
+        axis for axis, flip in ((-4, not is_bottom(corner)), (-3, not is_right(corner))) if flip
+    ]
     filters = tf.reverse(kernel, [kernel.shape.rank + axis for axis in flips]) if flips else kernel
     if kernel.shape.rank == 4:
         images = tf.reshape(x, tf.concat([[-1], tf.shape(x)[-3:]], 0))

@@ -138,16 +138,14 @@ def _recur(z, couple, kernel, per_block, corner):
             visible = earlier
         else:
             visible = [beside(earlier[0])]
-            for above, above_earlier in zip(earlier, earlier[1:]):
-                visible += [above, beside(above_earlier)]
+            for a in range(1, size):
+                visible += [earlier[a - 1], beside(earlier[a])]
         new = z[s] - tf.matmul(tf.concat(visible, -1), couple)
         return s + 1, [new, *earlier[:-1]], x.write(s, new)
 
     earlier = [tf.zeros_like(z[0])] * (size - 1 if per_block is None else size)
     x = tf.TensorArray(z.dtype, steps, element_shape=z.shape[1:])
-    *_, x = tf.while_loop(
-        lambda s, *_: s < steps, step, (0, earlier, x), maximum_iterations=steps
-    )
+    *_, x = tf.while_loop(lambda s, *_: s < steps, step, (0, earlier, x), maximum_iterations=steps)
     return x.stack()
 
 

@@ -1,0 +1,34 @@
+"""Installs tfp_invconv. Tool settings are in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+DATASETS = [
+    "tensorflow-datasets>=4.9.10",
+    # TensorFlow Datasets 4.9.10 needs it to prepare a data set, but does not say so.
+    "importlib_resources",
+    "scikit-learn>=1.3",
+]
+EXAMPLES = [*DATASETS, "matplotlib>=3.7"]
+TEST = [*EXAMPLES, "pytest>=8", "ruff>=0.9"]
+
+setup(
+    name="tfp_invconv",
+    version="0.1.0",
+    description="Invertible convolutions as TensorFlow Probability bijectors",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["tfp_invconv", "tfp_invconv.*"]),
+    python_requires=">=3.10",
+    install_requires=[
+        "keras>=3.15",
+        "numpy",
+        "tensorflow>=2.21",
+        "tensorflow-probability[tf]>=0.25",
+        # TensorFlow Probability imports distutils, which Python 3.12 left to setuptools.
+        "setuptools; python_version >= '3.12'",
+    ],
+    extras_require={"datasets": DATASETS, "examples": EXAMPLES, "test": TEST},
+)

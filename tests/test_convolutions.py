@@ -1,0 +1,204 @@
+"""The convolutions as the matrices that they are."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfp_invconv as tic
+from tfp_invconv.ops import causal_solve
+from tfp_invconv.ops.causal_conv import CORNERS, causal_conv
+
+H, W, C = 4, 5, 2
+
+
+def randomised(layer, scale=0.3):
+    rng = np.random.default_rng(0)
+    for variable in layer.trainable_variables:
+        variable.assign_add(scale * rng.normal(size=variable.shape))
+    return layer
+
+
+def matrix_of(function, shape=(H, W, C)):
+    """The matrix M with function(x) = x M for flattened events, column after column."""
+    size = int(np.prod(shape))
+    basis = tf.reshape(tf.eye(size, dtype=tf.float64), [size, *shape])
+    return np.reshape(function(basis), [size, size])
+
+
+def quadrant_matrix(taps, corner, dilation=1):
+    """Entry by entry, from the definition of the autoregressive convolution."""
+    vertical = -1 if corner.startswith("top") else 1
+    horizontal = -1 if corner.endswith("left") else 1
+    matrix = np.zeros([H, W, C, H, W, C])
+    size = taps.shape[0]
+    for i, j, a, b in np.ndindex(H, W, size, size):
+        row, column = i + vertical * a * dilation, j + horizontal * b * dilation
+        if 0 <= row < H and 0 <= column < W:
+            matrix[row, column, :, i, j, :] = taps[a, b]
+    return matrix.reshape([H * W * C, H * W * C])
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("corner", CORNERS)
+def test_autoregressive_conv_is_its_definition(corner, size, dilation):
+    layer = randomised(
+        tic.AutoregressiveConv.trainable(
+            [H, W, C],
+            seed=0,
+            dtype=tf.float64,
+            kernel_size=size,
+            corner=corner,
+            dilation=dilation,
+        )
+    )
+    taps = layer.taps().numpy()
+    expected = quadrant_matrix(taps, corner, dilation)
+    np.testing.assert_allclose(matrix_of(layer.inverse), expected, atol=1e-13)
+    np.testing.assert_allclose(matrix_of(layer.forward), np.linalg.inv(expected), atol=1e-10)
+    # The corner tap is triangular, with the given diagonal.
+    lower = corner.startswith("bottom")
+    triangle = np.tril if lower else np.triu
+    np.testing.assert_array_equal(taps[0, 0], triangle(taps[0, 0]))
+    np.testing.assert_allclose(np.diag(taps[0, 0]), np.exp(layer.log_scale))
+    if size > 1 or dilation > 1:
+        return
+    assert taps[0, 0][1, 0] * lower + taps[0, 0][0, 1] * (not lower) != 0
+
+
+def test_without_log_scale_the_diagonal_is_ones():
+    layer = tic.AutoregressiveConv(np.full([2, 2, C, C], 0.3))
+    np.testing.assert_array_equal(np.diag(layer.taps()[0, 0]), np.ones(C))
+    assert layer.inverse_log_det_jacobian(tf.zeros([H, W, C], tf.float64), 3) == 0.0
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_emerging_conv_is_the_product_of_two_quadrants(dilation):
+    layer = randomised(
+        tic.EmergingConv.trainable([H, W, C], seed=0, dtype=tf.float64, dilation=dilation)
+    )
+    halves = [
+        tic.AutoregressiveConv(kernel, log_scale, corner, dilation)
+        for kernel, log_scale, corner in (
+            (layer.kernel_1, layer.log_scale_1, "top_left"),
+            (layer.kernel_2, layer.log_scale_2, "bottom_right"),
+        )
+    ]
+    first, second = (quadrant_matrix(h.taps().numpy(), h.corner, dilation) for h in halves)
+    np.testing.assert_allclose(matrix_of(layer.inverse), first @ second, atol=1e-12)
+    np.testing.assert_allclose(matrix_of(layer.forward), np.linalg.inv(first @ second), atol=1e-10)
+
+
+@pytest.mark.parametrize("kernel_size", [3, 5, 7])
+def test_receptive_field_of_emerging_conv_is_exactly_k_by_k(kernel_size):
+    side = 11
+    layer = randomised(
+        tic.EmergingConv.trainable(
+            [side, side, C], seed=0, dtype=tf.float64, kernel_size=kernel_size
+        )
+    )
+    impulse = np.zeros([side, side, C])
+    impulse[side // 2, side // 2] = 1.0
+    response = np.abs(layer.inverse(tf.constant(impulse))).max(-1)
+    reach = kernel_size // 2
+    expected = np.zeros([side, side], bool)
+    middle = slice(side // 2 - reach, side // 2 + reach + 1)
+    expected[middle, middle] = True
+    np.testing.assert_array_equal(response > 0, expected)
+
+
+@pytest.mark.parametrize("corner", CORNERS)
+@pytest.mark.parametrize("columns", [1, 2, 3])
+def test_blocks_of_columns_solve_the_same_as_whole_rows(monkeypatch, corner, columns):
+    layer = randomised(
+        tic.AutoregressiveConv.trainable(
+            [6, 7, C], seed=0, dtype=tf.float64, kernel_size=3, corner=corner
+        )
+    )
+    z = tf.constant(np.random.default_rng(0).normal(size=[2, 6, 7, C]))
+    expected = layer.forward(tf.identity(z))
+    monkeypatch.setattr(causal_solve, "_WHOLE_ROW", 0)
+    monkeypatch.setattr(causal_solve, "_BLOCK", columns * C)
+    x = layer.forward(tf.identity(z))
+    np.testing.assert_allclose(x, expected, atol=1e-12)
+    np.testing.assert_allclose(causal_conv(x, layer.taps(), corner), z, atol=1e-12)
+
+
+def test_second_derivatives_through_the_solve():
+    layer = randomised(tic.AutoregressiveConv.trainable([3, 3, 1], seed=0, dtype=tf.float64))
+    z = tf.constant(np.random.default_rng(0).normal(size=[3, 3, 1]))
+
+    def slope(kernel):
+        with tf.GradientTape() as tape:
+            tape.watch(kernel)
+            x = layer.copy(kernel=kernel).forward(tf.identity(z))
+            loss = tf.reduce_sum(x**3)
+        return tf.reduce_sum(tape.gradient(loss, kernel) ** 2)
+
+    kernel = tf.convert_to_tensor(layer.kernel)
+    with tf.GradientTape() as tape:
+        tape.watch(kernel)
+        value = slope(kernel)
+    gradient = tape.gradient(value, kernel)
+    step = 1e-6 * np.random.default_rng(1).normal(size=kernel.shape)
+    numeric = (slope(kernel + step) - slope(kernel - step)) / 2
+    np.testing.assert_allclose(numeric, np.sum(gradient * step), rtol=1e-5)
+
+
+@pytest.mark.parametrize("num_reflections", [1, 3, 6])
+def test_householder_q_is_the_product_of_reflections(num_reflections):
+    layer = tic.HouseholderQR1x1.trainable(
+        [4, 4, 6], seed=0, dtype=tf.float64, num_reflections=num_reflections
+    )
+    q = layer.orthogonal().numpy()
+    np.testing.assert_allclose(q @ q.T, np.eye(6), atol=1e-14)
+    expected = np.eye(6)
+    for v in layer.reflections.numpy():
+        expected = expected @ (np.eye(6) - 2 * np.outer(v, v) / (v @ v))
+    np.testing.assert_allclose(q, expected, atol=1e-14)
+
+
+def test_householder_rejects_a_zero_reflection_when_asked_to():
+    reflections = tf.Variable([[1.0, 2.0], [0.0, 0.0]])
+    zeros = tf.zeros([2, 2])
+    layer = tic.HouseholderQR1x1(reflections, zeros, zeros[0], validate_args=True)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="householder_qr_1x1.*is zero"):
+        layer.inverse(tf.zeros([4, 4, 2]))
+
+
+KERNEL = np.zeros([2, 2, 3, 3])
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda: tic.AutoregressiveConv(np.zeros([2, 2, 3])), r"`kernel`.*\[\.\.\., m, m, C, C\]"),
+        (lambda: tic.AutoregressiveConv(np.zeros([2, 3, 3, 3])), r"got \(2, 3, 3, 3\)"),
+        (lambda: tic.AutoregressiveConv(KERNEL, np.zeros(4)), r"`log_scale`.*\[\.\.\., 3\]"),
+        (lambda: tic.AutoregressiveConv(KERNEL, corner="middle"), "`corner` must be one of"),
+        (lambda: tic.AutoregressiveConv(KERNEL, dilation=0), "`dilation`.*positive integer"),
+        (lambda: tic.AutoregressiveConv(KERNEL + np.nan), "`kernel` must be finite"),
+        (lambda: tic.EmergingConv(KERNEL, np.zeros([2, 2, 4, 4])), "emerging_conv: `kernel_2`"),
+        (lambda: tic.EmergingConv.trainable([8, 8, 3], kernel_size=4), "must be odd; got 4"),
+        (lambda: tic.EmergingConv.trainable([8, 8]), r"`event_shape` must be \[H, W, C\]"),
+        (
+            lambda: tic.HouseholderQR1x1(np.ones([3, 2]), np.zeros([2, 2]), np.zeros(2)),
+            "at most C = 2 vectors",
+        ),
+        (
+            lambda: tic.HouseholderQR1x1(np.ones([2, 3]), np.zeros([2, 2]), np.zeros(2)),
+            r"`reflections` must have shape \[\.\.\., n, 2\]",
+        ),
+    ],
+)
+def test_bad_parameters_are_named(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+@pytest.mark.parametrize("layer", [tic.EmergingConv, tic.HouseholderQR1x1, tic.ActNorm])
+def test_wrong_channels_are_named(layer):
+    layer = layer.trainable([8, 8, 3], seed=0, name="mine")
+    for direction in (layer.inverse, layer.forward):
+        with pytest.raises(ValueError, match=r"mine.*needs 3 channels.*\(2, 8, 8, 4\)"):
+            direction(tf.zeros([2, 8, 8, 4]))

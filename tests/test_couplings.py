@@ -1,0 +1,190 @@
+"""Couplings, and the layers around them: ActNorm, Squeeze, PartialChannels."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+import tfp_invconv as tic
+
+tfb = tfp.bijectors
+tfd = tfp.distributions
+
+COUPLINGS = {
+    "affine": tic.AffineCoupling,
+    "additive": tic.AdditiveCoupling,
+    "quad": tic.QuadCoupling,
+}
+
+
+class Counting:
+    """A network that counts its calls."""
+
+    def __init__(self, network):
+        self.network, self.calls = network, 0
+
+    def __call__(self, x):
+        self.calls += 1
+        return self.network(x)
+
+
+def counted(name):
+    coupling = COUPLINGS[name].trainable([4, 4, 4], width=4, seed=0)
+    counters = [Counting(network) for network in coupling.networks]
+    return tic.ChannelCoupling(counters, coupling.bijector_fn), counters
+
+
+@pytest.mark.parametrize("in_graph", [False, True])
+@pytest.mark.parametrize("name", COUPLINGS)
+def test_a_density_or_sample_runs_each_network_once(name, in_graph):
+    coupling, networks = counted(name)
+    flow = tfd.TransformedDistribution(
+        tfd.Sample(tfd.Normal(0.0, 1.0), [4, 4, 4]),
+        tfb.Chain([coupling, tfb.Invert(tfb.Identity())]),
+    )
+    wrap = tf.function if in_graph else lambda f: f
+    x = tf.ones([2, 4, 4, 4])
+    wrap(flow.log_prob)(x)
+    assert [network.calls for network in networks] == [1] * len(networks)
+    wrap(lambda: flow.experimental_sample_and_log_prob(2, seed=[0, 0]))()
+    assert [network.calls for network in networks] == [2] * len(networks)
+
+
+def test_log_det_alone_and_after_the_value_are_equal():
+    x = tf.constant(np.random.default_rng(0).normal(size=[2, 4, 4, 4]), tf.float32)
+    coupling, networks = counted("affine")
+    alone = coupling.inverse_log_det_jacobian(tf.identity(x), 3)
+    y = tf.identity(x)
+    coupling.inverse(y)
+    np.testing.assert_array_equal(alone, coupling.inverse_log_det_jacobian(y, 3))
+    assert networks[0].calls == 2
+
+
+def test_a_changed_network_is_seen_with_a_new_tensor():
+    coupling = tic.AdditiveCoupling.trainable([4, 4, 2], width=4, seed=0)
+    x = tf.ones([4, 4, 2])
+    before = coupling.inverse(tf.identity(x))
+    for variable in coupling.trainable_variables:
+        variable.assign_add(tf.ones_like(variable))
+    assert np.any(coupling.inverse(tf.identity(x)) != before)
+
+
+@pytest.mark.parametrize(
+    "channels, sizes", [(4, [1, 1, 1, 1]), (6, [2, 2, 1, 1]), (7, [2, 2, 2, 1])]
+)
+def test_quad_coupling_conditions_each_part_on_those_before(channels, sizes):
+    coupling = tic.QuadCoupling.trainable([2, 2, channels], width=8, seed=0, dtype=tf.float64)
+    rng = np.random.default_rng(0)
+    for variable in coupling.trainable_variables:
+        variable.assign_add(rng.normal(size=variable.shape))
+    x = tf.constant(rng.normal(size=[1, 2, 2, channels]))
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        z = coupling.inverse(x)
+    jacobian = np.abs(tape.jacobian(z, x, experimental_use_pfor=False)).sum((0, 1, 2, 4, 5, 6))
+    part = np.repeat(np.arange(4), sizes)
+    # Part i of z sees all channels of the parts before, and of its own each channel itself.
+    expected = (part[:, np.newaxis] > part) | np.eye(channels, dtype=bool)
+    np.testing.assert_array_equal(jacobian > 0, expected)
+    np.testing.assert_array_equal(z[..., : sizes[0]], x[..., : sizes[0]])
+
+
+@pytest.mark.parametrize("name", COUPLINGS)
+def test_the_last_layer_starts_at_zero(name):
+    coupling = COUPLINGS[name].trainable([4, 4, 4], width=4, seed=0)
+    x = tf.constant(np.random.default_rng(0).normal(size=[4, 4, 4]), tf.float32)
+    z = coupling.inverse(x).numpy()
+    scale = 1.0 if name == "additive" else 1 / (1 + np.exp(-2.0))
+    changed = slice(2, None) if name != "quad" else slice(1, None)
+    np.testing.assert_allclose(z[..., changed], scale * x.numpy()[..., changed], rtol=1e-6)
+
+
+@pytest.mark.parametrize("layer, parts", [(tic.AffineCoupling, 2), (tic.QuadCoupling, 4)])
+def test_too_few_channels(layer, parts):
+    with pytest.raises(ValueError, match=f"at least {parts} channels for {parts} parts"):
+        layer.trainable([4, 4, parts - 1])
+    coupling = layer.trainable([4, 4, 4], width=4)
+    with pytest.raises(ValueError, match=f"at least {parts} channels.*got an input of shape"):
+        coupling.inverse(tf.zeros([4, 4, parts - 1]))
+
+
+def test_an_unbuilt_network_is_refused():
+    network = keras.Sequential([keras.layers.Conv2D(2, 3, padding="same")])
+    with pytest.raises(ValueError, match="affine_coupling: the network .* is not built"):
+        tic.AffineCoupling(network)
+
+
+def test_a_network_of_the_wrong_size_is_named():
+    coupling = tic.AdditiveCoupling(tic.networks.conv_net([4, 4, 2], 3, width=4))
+    with pytest.raises(ValueError, match=r"network 0 must return parameters for a part of shape"):
+        coupling.inverse(tf.zeros([2, 4, 4, 4])[..., :3])
+
+
+def test_quad_coupling_needs_three_networks():
+    with pytest.raises(ValueError, match="needs three networks; got 1"):
+        tic.QuadCoupling([tic.networks.conv_net([4, 4, 1], 2)])
+
+
+def test_network_variables_are_found_once():
+    coupling = tic.AffineCoupling.trainable([4, 4, 4], width=4, seed=0)
+    chain = tfb.Chain([coupling, tfb.Invert(tic.AffineCoupling(coupling.network))])
+    assert len(chain.trainable_variables) == 6
+    assert {id(v) for v in chain.trainable_variables} == {
+        id(v.value) for v in coupling.network.trainable_variables
+    }
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 3), (5,)])
+def test_act_norm_statistics_after_initialisation(shape):
+    rng = np.random.default_rng(0)
+    x = tf.constant(rng.normal(3.0, np.arange(1, shape[-1] + 1), [200, *shape]), tf.float32)
+    norm = tic.ActNorm.trainable(shape)
+    norm.initialize(x)
+    z = norm.inverse(x).numpy()
+    axes = tuple(range(z.ndim - 1))
+    np.testing.assert_allclose(z.mean(axes), 0.0, atol=1e-5)
+    np.testing.assert_allclose(z.std(axes), 1.0, atol=1e-5)
+
+
+def test_act_norm_stays_finite_on_a_constant_channel():
+    norm = tic.ActNorm.trainable([4, 4, 1])
+    norm.initialize(tf.ones([10, 4, 4, 1]))
+    assert np.all(np.isfinite(norm.inverse(tf.ones([4, 4, 1]))))
+
+
+def test_act_norm_with_constants_cannot_be_initialised():
+    with pytest.raises(ValueError, match="act_norm: only variables"):
+        tic.ActNorm(np.zeros(3), np.zeros(3)).initialize(tf.ones([5, 3]))
+
+
+def test_squeeze_moves_blocks_into_channels():
+    x = tf.reshape(tf.range(2.0 * 4 * 6 * 3), [2, 4, 6, 3])
+    z = tic.Squeeze().inverse(x)
+    assert z.shape == (2, 2, 3, 12)
+    np.testing.assert_array_equal(
+        z[1, 1, 2], np.concatenate([x[1, 2 + p, 4 + q] for p in range(2) for q in range(2)])
+    )
+    assert tic.Squeeze(3).inverse(tf.zeros([9, 6, 1])).shape == (3, 2, 9)
+    assert list(tic.Squeeze().inverse_event_shape_tensor([4, 6, 3])) == [2, 3, 12]
+    assert list(tic.Squeeze().forward_event_shape_tensor([2, 3, 12])) == [4, 6, 3]
+
+
+def test_squeeze_of_an_odd_image():
+    words = r"squeeze: height and width must be multiples of block_size = 2.*\(5, 4, 1\)"
+    with pytest.raises(ValueError, match=words):
+        tic.Squeeze().inverse(tf.zeros([5, 4, 1]))
+    with pytest.raises(ValueError, match="channels must be a multiple of block_size.2 = 4"):
+        tic.Squeeze().forward(tf.zeros([4, 4, 3]))
+    with pytest.raises(ValueError, match="height and width"):
+        tic.Squeeze.trainable([5, 4, 1])
+
+
+def test_partial_channels_transforms_only_the_first():
+    layer = tic.PartialChannels(tfb.Scale(2.0), 1)
+    z = layer.inverse(tf.ones([2, 4, 4, 3]))
+    np.testing.assert_array_equal(z[0, 0, 0], [0.5, 1.0, 1.0])
+    with pytest.raises(ValueError, match="needs at least 1 channels"):
+        layer.inverse(tf.ones([4, 4, 0]))
+    with pytest.raises(ValueError, match="must keep height and width"):
+        tic.PartialChannels(tic.Squeeze(), 1).inverse(tf.ones([4, 4, 3]))

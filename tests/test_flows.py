@@ -1,0 +1,63 @@
+"""The flow builders."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfp_invconv as tic
+from tfp_invconv.flows import CONVOLUTIONS, COUPLINGS
+
+
+@pytest.mark.parametrize("conv", CONVOLUTIONS)
+@pytest.mark.parametrize("coupling", COUPLINGS)
+def test_glow_of_every_kind_is_a_density(conv, coupling):
+    event_shape = [4, 8, 3]
+    flow = tic.glow(
+        event_shape, 2, 1, conv=conv, coupling=coupling, width=4, seed=0, dtype=tf.float64
+    )
+    rng = np.random.default_rng(0)
+    for variable in flow.trainable_variables:
+        variable.assign_add(0.05 * rng.normal(size=variable.shape))
+    assert flow.event_shape == event_shape
+    assert flow.distribution.event_shape == event_shape
+    x = tf.constant(rng.uniform(0, 256, [1, *event_shape]))
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        z = flow.bijector.inverse(x)
+    jacobian = np.reshape(tape.jacobian(z, x, experimental_use_pfor=False), [96, 96])
+    expected = flow.distribution.log_prob(z) + np.linalg.slogdet(jacobian)[1]
+    np.testing.assert_allclose(flow.log_prob(tf.identity(x)), expected, rtol=1e-9)
+    np.testing.assert_allclose(flow.bijector.forward(tf.identity(z)), x, atol=1e-8)
+
+
+def test_levels_steps_and_latents():
+    flow = tic.glow([8, 8, 1], levels=3, depth=2, width=4, seed=0)
+    kinds = [type(module).__name__ for module in flow.submodules]
+    assert kinds.count("ActNorm") == 6
+    # Six couplings and the split priors of the two levels above the last.
+    assert kinds.count("AffineCoupling") == 8
+    assert kinds.count("PartialChannels") == 2
+    assert flow.sample(2, seed=[0, 0]).shape == (2, 8, 8, 1)
+
+
+def test_equal_seeds_make_equal_flows_and_unequal_layers():
+    first, second = (tic.glow([8, 8, 1], 2, 2, width=4, seed=3) for _ in range(2))
+    for a, b in zip(first.variables, second.variables, strict=True):
+        np.testing.assert_array_equal(a, b)
+    mixes = [m for m in first.submodules if isinstance(m, tic.HouseholderQR1x1)]
+    assert np.any(mixes[0].reflections.numpy() != mixes[1].reflections.numpy())
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (dict(event_shape=[28, 28, 1], levels=3), r"multiples of 2\^levels = 8.*\(28, 28, 1\)"),
+        (dict(event_shape=[8, 8]), r"`event_shape` must be \[H, W, C\]"),
+        (dict(event_shape=[8, 8, 1], conv="3x3"), "`conv` must be one of"),
+        (dict(event_shape=[8, 8, 1], coupling="cubic"), "`coupling` must be one of"),
+        (dict(event_shape=[8, 8, 1], depth=0), "`depth` must be a positive integer"),
+    ],
+)
+def test_bad_options_are_named(options, words):
+    with pytest.raises(ValueError, match=words):
+        tic.glow(**options)

@@ -1,0 +1,198 @@
+"""The mixed convolutional flow of CONF as a coupling."""
+
+import functools
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_invconv.bijectors import _parameters as params
+from tfp_invconv.bijectors.channel_coupling import ChannelCoupling, make_networks
+from tfp_invconv.bijectors.dct_symmetric_conv import DCTSymmetricConv
+from tfp_invconv.bijectors.s_log_gate import SLogGate
+
+tfb = tfp.bijectors
+
+# Responses w and scales s stay between exp(-1) and exp(1), so that no step of a training can
+# send samples to infinity: a scale is the exponent of a power of its input.
+_LARGEST_LOG = 1.0
+
+
+class ConvolutionCoupling(ChannelCoupling):
+    """Filters the second half of the channels with symmetric convolutions given the first.
+
+    With (w_1, s_1, ..., w_m, s_m, t) = network(x_1), the S-Log gates f_a and g_a = f_a^-1, and the
+    symmetric convolution `*` along the axes of an image, or of a vector,
+
+    ```none
+    inverse (data to latent):  z_1 = x_1,  z_2 = (F_m o ... o F_1)(x_2) + t(x_1)
+                               F_i(u) = g_alpha'_i(s_i(x_1) f_alpha_i(w_i(x_1) * u))
+    forward (latent to data):  x_1 = z_1,  x_2 = (F_1^-1 o ... o F_m^-1)(z_2 - t(z_1))
+                               F_i^-1(v) = w_i(z_1)^-1 * g_alpha_i(f_alpha'_i(v) / s_i(z_1))
+    inverse_log_det_jacobian:  that of the 4 m layers: see `DCTSymmetricConv` and `SLogGate`
+    ```
+
+    The filters w_i are given by their frequency responses, as large as the half they apply to:
+    log w_i = tanh(h) for an output h of the network, and log s_i in the same way. Each alpha_i
+    and alpha'_i is one number, a parameter of the layer and not of x_1. Where the network returns
+    zeros and alpha_i = alpha'_i, the layer is the identity.
+
+    *Shapes*, *cost*: see `ChannelCoupling`, with two parts, any number of channels from two on.
+
+    *Invertible* for all values of the parameters: w and s are positive.
+
+    #### Examples
+
+    >>> import tensorflow as tf
+    >>> import tfp_invconv as tic
+    >>> coupling = tic.ConvolutionCoupling.trainable([8, 8, 4], width=16, seed=0)
+    >>> x = tf.random.normal([10, 8, 8, 4], seed=1)
+    >>> bool(tf.reduce_max(abs(coupling.inverse(x) - x)) < 1e-5)
+    True
+
+    #### References
+
+    Karami, Sohl-Dickstein, Dinh, Duckworth, Schuurmans: Symmetric Convolutional Flow. 2019,
+    equations (3) to (5).
+    """
+
+    def __init__(
+        self,
+        network,
+        num_filters=1,
+        log_alpha=None,
+        event_ndims=3,
+        validate_args=False,
+        name="convolution_coupling",
+    ):
+        """Makes the layer from its network; see `trainable` for a ready one.
+
+        Args:
+          network: callable, such as a built Keras model, from the first half of the channels
+            to 2 m + 1 times as many as the second half has: w_1, s_1, ..., w_m, s_m, before the
+            tanh, and t.
+          num_filters: m, a positive int.
+          log_alpha: float tensor `[m, 2]`, the logarithms of alpha_i and alpha'_i. None for zeros.
+          event_ndims: 3 for events `[H, W, C]`, 1 for `[N]`.
+          validate_args: whether to check at run time that no gate overflows.
+          name: name of the layer.
+
+        Raises:
+          ValueError: if a Keras network is not built, `num_filters` is no positive int, or
+            `log_alpha` has the wrong shape or is a constant with a NaN in it.
+          InvalidArgumentError: if a gate overflows, with `validate_args=True`.
+        """
+        parameters = dict(locals())
+        params.check_positive_integer(num_filters, "num_filters", name)
+        self._num_filters = num_filters
+        dtype = params.common_dtype(log_alpha)
+        self._log_alpha = params.as_parameter(log_alpha, dtype, "log_alpha", name)
+        if log_alpha is not None and self._log_alpha.shape != [num_filters, 2]:
+            raise ValueError(
+                f"{name}: `log_alpha` must have shape [m, 2] = [{num_filters}, 2]; got "
+                f"{self._log_alpha.shape}."
+            )
+        super().__init__(
+            [network],
+            functools.partial(
+                _mixed_flow,
+                num_filters=num_filters,
+                log_alpha=self._log_alpha,
+                axes=(-3, -2) if event_ndims == 3 else (-1,),
+                validate_args=validate_args,
+                layer=name,
+            ),
+            event_ndims=event_ndims,
+            validate_args=validate_args,
+            parameters=parameters,
+            name=name,
+        )
+
+    @classmethod
+    def trainable(
+        cls,
+        event_shape,
+        *,
+        seed=None,
+        dtype=tf.float32,
+        num_filters=2,
+        width=64,
+        dropout=0.0,
+        validate_args=False,
+        name="convolution_coupling",
+    ):
+        """Makes a layer with a network of its own, which starts as the identity.
+
+        Args:
+          event_shape: `[H, W, C]` or `[N]` of the data side.
+          seed: int, for the network, or None.
+          dtype: of the network and of `log_alpha`.
+          num_filters: m, see the constructor.
+          width: of the network's hidden layers.
+          dropout: rate of dropout behind them while a Keras model trains.
+          validate_args: see the constructor.
+          name: name of the layer.
+
+        Returns:
+          A layer with a network whose last layer is zero, and a `tf.Variable` `log_alpha` of zeros.
+        """
+        params.check_positive_integer(num_filters, "num_filters", name)
+        (network,) = make_networks(
+            event_shape,
+            name,
+            count=2,
+            outputs=2 * num_filters + 1,
+            width=width,
+            dropout=dropout,
+            seed=seed,
+            dtype=dtype,
+        )
+        return cls(
+            network,
+            num_filters=num_filters,
+            log_alpha=tf.Variable(tf.zeros([num_filters, 2], dtype), name="log_alpha"),
+            event_ndims=len(event_shape),
+            validate_args=validate_args,
+            name=name,
+        )
+
+    @property
+    def network(self):
+        """The network."""
+        return self.networks[0]
+
+    @property
+    def num_filters(self):
+        """How many complex convolutional flows follow one another."""
+        return self._num_filters
+
+    @property
+    def log_alpha(self):
+        """Logarithms of the gates' parameters alpha_i and alpha'_i, `[m, 2]`, or None for zeros."""
+        return self._log_alpha
+
+
+def _mixed_flow(outputs, num_filters, log_alpha, axes, validate_args, layer):
+    """The bijector of the second half: F_1, ..., F_m and the shift, in the order of `inverse`."""
+    count = 2 * num_filters + 1
+    if outputs.shape[-1] % count:
+        raise ValueError(
+            f"{layer}: the network must return 2 m + 1 = {count} numbers for each channel of the "
+            f"second half; got an output of shape {outputs.shape}."
+        )
+    *filters, shift = tf.split(outputs, count, -1)
+    if log_alpha is None:
+        log_alpha = tf.zeros([num_filters, 2], outputs.dtype)
+    layers = []
+    for i in range(num_filters):
+        log_response, log_scale = (_bounded(h) for h in filters[2 * i : 2 * i + 2])
+        layers += [
+            DCTSymmetricConv(log_response, axes=axes, name=f"{layer}_conv_{i + 1}"),
+            SLogGate(log_alpha[i, 0], validate_args, name=f"{layer}_contraction_{i + 1}"),
+            tfb.Scale(log_scale=-log_scale),
+            tfb.Invert(SLogGate(log_alpha[i, 1], validate_args, name=f"{layer}_expansion_{i + 1}")),
+        ]
+    return tfb.Chain([*layers, tfb.Shift(-shift)])
+
+
+def _bounded(h):
+    return _LARGEST_LOG * tf.tanh(h / _LARGEST_LOG)
