@@ -31,7 +31,8 @@ def parse_arguments():
     add("--coupling", default="affine", choices=COUPLINGS, help="coupling (affine)")
     add("--levels", type=int, default=2, help="levels of the multi-scale architecture (2)")
     add("--depth", type=int, default=4, help="steps in each level (4)")
-    add("--width", type=int, default=32, help="channels in the couplings' networks (32)")
+    add("--width", type=int, default=64, help="channels in the couplings' networks (64)")
+    add("--dropout", type=float, default=0.2, help="dropout rate in those networks (0.2)")
     add("--epochs", type=int, default=100, help="passes over the training images (100)")
     add("--batch-size", type=int, default=100, help="images in a batch (100)")
     add("--learning-rate", type=float, default=2e-3, help="highest learning rate (0.002)")
@@ -103,6 +104,7 @@ def main():
         conv=args.conv,
         coupling=args.coupling,
         width=args.width,
+        dropout=args.dropout,
         seed=args.seed,
     )
     model = tic.FlowModel(flow)

@@ -1,0 +1,143 @@
+"""The characterised invertible 3 x 3 convolution of CInC Flow."""
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_invconv.bijectors import _parameters as params
+from tfp_invconv.bijectors.autoregressive_conv import AutoregressiveConv
+
+tfb = tfp.bijectors
+
+
+class CInC3x3(tfb.AutoCompositeTensorBijector):
+    """Invertible 3 x 3 convolution: one, padded with two pixels on the top and on the left.
+
+    ```none
+    inverse (data to latent):  z[i, j] = sum_{a, b = 0..2} x[i - a, j - b] K[a, b]
+    forward (latent to data):  exact, row by row
+    inverse_log_det_jacobian:  H W sum_c log_scale[c], without `log_scale` exactly 0
+    ```
+
+    x being zero outside the image, and pixels row vectors of C channels. The corner tap K[0, 0]
+    is upper triangular, with the diagonal `exp(log_scale)` or ones. This is `AutoregressiveConv`
+    with three taps to the top left. As a model it needs layers that look elsewhere: a pixel sees
+    none of those below it and to its right.
+
+    *Shapes*: events `[H, W, C]`, any H and W; any batch dimensions. A batch of kernels is a batch
+    of bijectors.
+
+    *Cost*: `inverse` is one padded 3 x 3 convolution; see `AutoregressiveConv` for `forward`.
+
+    *Invertible* for all values of the parameters. The convolution is so if and only if no entry
+    on the diagonal of its corner tap is zero: its matrix is triangular, with that diagonal at each
+    pixel. Of the kernel, 9 C^2 - C (C + 1) / 2 entries are used, those below and on that diagonal
+    being masked; `log_scale` adds C to them, which makes the poster's 9 C^2 - C (C - 1) / 2.
+
+    #### Examples
+
+    >>> import tensorflow as tf
+    >>> import tfp_invconv as tic
+    >>> conv = tic.CInC3x3.trainable([8, 8, 3], seed=0)
+    >>> x = tf.random.normal([10, 8, 8, 3], seed=1)
+    >>> z = conv.inverse(x)
+    >>> bool(tf.reduce_max(abs(conv.forward(tf.identity(z)) - x)) < 1e-5)
+    True
+    >>> float(conv.inverse_log_det_jacobian(x))
+    0.0
+
+    #### References
+
+    Nagar, Dufraisse, Varma: CInC Flow: Characterizable Invertible 3x3 Convolution. TPM 2021.
+    """
+
+    def __init__(self, kernel, log_scale=None, validate_args=False, name="cinc_3x3"):
+        """Makes the layer from its parameters; see `trainable` for a ready one.
+
+        Args:
+          kernel: float tensor `[..., 3, 3, C, C]`, tap K[a, b] at `kernel[..., a, b, :, :]`, from
+            input to output channels.
+          log_scale: float tensor `[..., C]`, the logarithm of the corner tap's diagonal. None
+            for ones: the log-determinant is zero then.
+          validate_args: whether to check parameters at run time.
+          name: name of the layer.
+
+        Raises:
+          ValueError: if a parameter has the wrong shape or is a constant with a NaN in it.
+        """
+        parameters = dict(locals())
+        with tf.name_scope(name):
+            dtype = params.common_dtype(kernel, log_scale)
+            self._kernel = params.as_parameter(kernel, dtype, "kernel", name)
+            params.check_shape(self._kernel, "kernel", name, "[..., 3, 3, C, C]")
+            self._log_scale = params.as_parameter(log_scale, dtype, "log_scale", name)
+            self._conv = AutoregressiveConv(self._kernel, self._log_scale, name=name)
+            super().__init__(
+                forward_min_event_ndims=3,
+                is_constant_jacobian=True,
+                validate_args=validate_args,
+                dtype=dtype,
+                parameters=parameters,
+                name=name,
+            )
+
+    @classmethod
+    def trainable(
+        cls,
+        event_shape,
+        *,
+        seed=None,
+        dtype=tf.float32,
+        with_log_scale=False,
+        validate_args=False,
+        name="cinc_3x3",
+    ):
+        """Makes a trainable layer near the identity.
+
+        Args:
+          event_shape: `[H, W, C]` of the data side.
+          seed: int, for the initial kernel, or None.
+          dtype: of the parameters.
+          with_log_scale: whether the corner tap's diagonal is learned too, rather than ones.
+          validate_args: see the constructor.
+          name: name of the layer.
+
+        Returns:
+          A layer with `tf.Variable`s: a kernel of independent N(0, (0.05 / 3)^2) entries, and
+          `log_scale`, if any, of zeros.
+        """
+        channels = params.event_channels(event_shape, cls.__name__)
+        kernel = np.random.default_rng(seed).normal(scale=0.05 / 3, size=[3, 3, channels, channels])
+        log_scale = tf.Variable(tf.zeros([channels], dtype), name="log_scale")
+        return cls(
+            kernel=tf.Variable(kernel, dtype=dtype, name="kernel"),
+            log_scale=log_scale if with_log_scale else None,
+            validate_args=validate_args,
+            name=name,
+        )
+
+    @classmethod
+    def _parameter_properties(cls, dtype):
+        return dict(
+            kernel=tfp.util.ParameterProperties(event_ndims=4),
+            log_scale=tfp.util.ParameterProperties(event_ndims=1),
+        )
+
+    @property
+    def kernel(self):
+        """The taps, `[..., 3, 3, C, C]`."""
+        return self._kernel
+
+    @property
+    def log_scale(self):
+        """Logarithm of the corner tap's diagonal, `[..., C]`, or None for ones."""
+        return self._log_scale
+
+    def _inverse(self, y):
+        return self._conv.inverse(y)
+
+    def _forward(self, x):
+        return self._conv.forward(x)
+
+    def _inverse_log_det_jacobian(self, y):
+        return self._conv.inverse_log_det_jacobian(y, event_ndims=3)

@@ -1,0 +1,164 @@
+"""The periodic convolution, inverted in the frequency domain."""
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_invconv.bijectors import _parameters as params
+from tfp_invconv.ops.circular_conv import (
+    circular_conv,
+    circular_is_singular,
+    circular_log_abs_det,
+    circular_solve,
+)
+
+tfb = tfp.bijectors
+
+
+class PeriodicConv(tfb.AutoCompositeTensorBijector):
+    """Invertible convolution of images that wrap around at their borders.
+
+    ```none
+    inverse (data to latent):  z[i, j] = sum_{a, b = 0..k-1} x[(i - a') mod H, (j - b') mod W]
+                                                                                     K[a, b]
+    forward (latent to data):  x^(u, v) = z^(u, v) W(u, v)^-1
+    inverse_log_det_jacobian:  sum_{u = 0..H-1, v = 0..W-1} log |det W(u, v)|
+    ```
+
+    the k x k taps lying about the pixel itself, a' = a - (k - 1) // 2, pixels being row vectors of
+    C channels, x^ the discrete Fourier transform of x, and W(u, v) the C x C matrix
+    sum_{a, b} K[a, b] exp(-2 pi i (u a' / H + v b' / W)) of each frequency.
+
+    An even kernel sees one pixel more upwards and to the left than down and to the right. Rolling
+    the input by some pixels rolls the output by as many.
+
+    *Shapes*: events `[H, W, C]`, any H and W, smaller than the kernel too; any batch dimensions. A
+    batch of kernels is a batch of bijectors.
+
+    *Cost*: `inverse` is one k x k convolution, or, for a large kernel on a small image, a product
+    in the frequency domain. `forward` is such a product, O(H + W + C) for each number. Once for
+    the batch, both `forward` and the log-determinant decompose the matrices W(u, v) of half the
+    frequencies: O(H W C^3).
+
+    *Invertible* unless some W(u, v) is singular. Nothing forbids that, but the log-determinant
+    tends to minus infinity there; `trainable` starts far from it.
+
+    #### Examples
+
+    >>> import tensorflow as tf
+    >>> import tfp_invconv as tic
+    >>> conv = tic.PeriodicConv.trainable([8, 7, 3], seed=0)
+    >>> x = tf.random.normal([10, 8, 7, 3], seed=1)
+    >>> z = conv.inverse(x)
+    >>> bool(tf.reduce_max(abs(conv.forward(tf.identity(z)) - x)) < 1e-5)
+    True
+    >>> rolled = conv.inverse(tf.roll(x, [1, 2], [1, 2]))
+    >>> bool(tf.reduce_max(abs(rolled - tf.roll(z, [1, 2], [1, 2]))) < 1e-5)
+    True
+
+    #### References
+
+    Hoogeboom, van den Berg, Welling: Emerging Convolutions for Generative Normalizing Flows.
+    ICML 2019 (invertible periodic convolutions).
+    """
+
+    def __init__(self, kernel, validate_args=False, name="periodic_conv"):
+        """Makes the layer from its kernel; see `trainable` for a ready one.
+
+        Args:
+          kernel: float tensor `[..., k, k, C, C]`, tap K[a, b] at `kernel[..., a, b, :, :]`, from
+            input to output channels.
+          validate_args: whether to check at run time that the convolution is invertible.
+          name: name of the layer.
+
+        Raises:
+          ValueError: if the kernel has the wrong shape or is a constant with a NaN in it.
+          InvalidArgumentError: if a W(u, v) is singular to working precision, with
+            `validate_args=True`, at the first call that has an image of that size.
+        """
+        parameters = dict(locals())
+        with tf.name_scope(name):
+            dtype = params.common_dtype(kernel)
+            self._kernel = params.as_parameter(kernel, dtype, "kernel", name)
+            params.check_shape(self._kernel, "kernel", name, "[..., k, k, C, C]")
+            super().__init__(
+                forward_min_event_ndims=3,
+                is_constant_jacobian=True,
+                validate_args=validate_args,
+                dtype=dtype,
+                parameters=parameters,
+                name=name,
+            )
+
+    @classmethod
+    def trainable(
+        cls,
+        event_shape,
+        *,
+        seed=None,
+        dtype=tf.float32,
+        kernel_size=3,
+        validate_args=False,
+        name="periodic_conv",
+    ):
+        """Makes a trainable layer that starts near a random orthogonal 1 x 1 convolution.
+
+        Args:
+          event_shape: `[H, W, C]` of the data side.
+          seed: int, for the initial kernel, or None.
+          dtype: of the kernel.
+          kernel_size: k, any positive int.
+          validate_args: see the constructor.
+          name: name of the layer.
+
+        Returns:
+          A layer with a `tf.Variable`: independent N(0, 0.05^2 / (k^2 C)) entries, and a random
+          orthogonal matrix added to the tap of the pixel itself.
+        """
+        channels = params.event_channels(event_shape, cls.__name__)
+        params.check_positive_integer(kernel_size, "kernel_size", name)
+        rng = np.random.default_rng(seed)
+        # So scaled, the noise changes no singular value of any W(u, v) by more than about 0.15.
+        scale = 0.05 / (kernel_size * np.sqrt(channels))
+        kernel = rng.normal(scale=scale, size=[kernel_size, kernel_size, channels, channels])
+        centre = (kernel_size - 1) // 2
+        kernel[centre, centre] += np.linalg.qr(rng.normal(size=[channels, channels]))[0]
+        return cls(
+            kernel=tf.Variable(kernel, dtype=dtype, name="kernel"),
+            validate_args=validate_args,
+            name=name,
+        )
+
+    @classmethod
+    def _parameter_properties(cls, dtype):
+        return dict(kernel=tfp.util.ParameterProperties(event_ndims=4))
+
+    @property
+    def kernel(self):
+        """The taps, `[..., k, k, C, C]`."""
+        return self._kernel
+
+    def _inverse(self, y):
+        return circular_conv(y, self._checked_kernel(y))
+
+    def _forward(self, x):
+        return circular_solve(x, self._checked_kernel(x))
+
+    def _inverse_log_det_jacobian(self, y):
+        height, width = tf.unstack(tf.shape(y)[-3:-1])
+        return circular_log_abs_det(self._checked_kernel(y), height, width)
+
+    def _checked_kernel(self, images):
+        """The kernel; whether it is singular depends on the size of the images."""
+        params.check_event(images, self.name, "[H, W, C]", self.kernel.shape[-1])
+        kernel = tf.convert_to_tensor(self.kernel)
+        if not self.validate_args:
+            return kernel
+        height, width = tf.unstack(tf.shape(images)[-3:-1])
+        check = tf.debugging.assert_equal(
+            circular_is_singular(kernel, height, width),
+            False,
+            message=f"{self.name}: the kernel is singular for images of this height and width",
+        )
+        with tf.control_dependencies([check]):
+            return tf.identity(kernel)

@@ -1,0 +1,234 @@
+"""Circular (periodic) convolution.
+
+With the k x k taps centred as in a convolution of mode "same", a' = a - (k - 1) // 2,
+
+    z[i, j] = sum_{a, b in 0..k-1} x[(i - a') mod H, (j - b') mod W] K[a, b],
+
+pixels being row vectors of C channels. An odd kernel sees as far to all sides; an even one sees
+one pixel more upwards and to the left, so that with k = 2 the tap K[0, 0] is the pixel itself. A
+kernel larger than the image wraps around.
+
+The discrete Fourier transform makes it a product with one complex C x C matrix, the response, at
+each of the (H // 2 + 1) W frequencies that suffice for real images. The transform is a product with
+real matrices of cosines and sines, real and imaginary parts being rows: up to sides of 64 that is
+faster than an FFT between the transpositions that it needs.
+"""
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from tfp_invconv.ops.causal_conv import broadcast_batch
+
+
+def circular_conv(x, kernel):
+    """Convolves `x` periodically with a k x k kernel.
+
+    Args:
+      x: `[..., H, W, C]`.
+      kernel: `[k, k, C, C]`, or `[B..., k, k, C, C]` whose `B...` broadcasts with the batch of x.
+
+    Returns:
+      `[..., H, W, C]`.
+    """
+    x = broadcast_batch(x, kernel)
+    if kernel.shape.rank == 4 and _is_small(kernel.shape[0], *x.shape[-3:-1]):
+        return _padded_conv(x, kernel)
+    return _multiply(x, _responses(kernel, *_size(x)))
+
+
+def circular_solve(z, kernel):
+    """Returns the x with `circular_conv(x, kernel) == z`.
+
+    Args:
+      z: `[..., H, W, C]`.
+      kernel: `[k, k, C, C]`, or `[B..., k, k, C, C]` whose `B...` broadcasts with the batch of z.
+
+    Returns:
+      `[..., H, W, C]`.
+    """
+    z = broadcast_batch(z, kernel)
+    responses = _responses(kernel, *_size(z))
+    q, r = _factors(responses)
+    return _multiply(z, _inverse(responses, q, r))
+
+
+def circular_log_abs_det(kernel, height, width):
+    """log |det| of the convolution of H x W images: `[...]` for a kernel `[..., k, k, C, C]`."""
+    logs = _log_abs_det(_responses(kernel, height, width))
+    logs = tf.reshape(logs, tf.concat([tf.shape(logs)[:-1], [height // 2 + 1, width]], 0))
+    return tf.reduce_sum(_multiplicity(height, logs.dtype) * tf.reduce_sum(logs, -1), -1)
+
+
+def circular_is_singular(kernel, height, width):
+    """Whether H x W images can't be recovered in the kernel's precision: bool `[...]`."""
+    _, r = _factors(_responses(kernel, height, width))
+    pivots = tf.abs(tf.linalg.diag_part(r))
+    largest, smallest = (reduce(pivots, [-2, -1]) for reduce in (tf.reduce_max, tf.reduce_min))
+    # Of a singular response, rounding leaves such a pivot; negated, since a NaN is no pivot.
+    rounding = 10 * kernel.shape[-1] * np.finfo(kernel.dtype.as_numpy_dtype).eps
+    return ~(smallest > rounding * largest)
+
+
+def _size(x):
+    return tf.shape(x)[-3], tf.shape(x)[-2]
+
+
+def _is_small(size, height, width):
+    """Whether a plain convolution is faster than a product of Fourier transforms."""
+    # Timings on a CPU: the k^2 taps against the H + W terms that a transform sums for each number.
+    return size**2 <= 16 + ((height or 32) + (width or 32)) / 2
+
+
+def _padded_conv(x, kernel):
+    size = kernel.shape[0]
+    before, after = size // 2, (size - 1) // 2
+    images = tf.reshape(x, tf.concat([[-1], tf.shape(x)[-3:]], 0))
+    for axis in (1, 2):
+        length = tf.shape(images)[axis]
+        images = tf.gather(images, tf.range(-before, length + after) % length, axis=axis)
+    z = tf.nn.conv2d(images, tf.reverse(kernel, [0, 1]), 1, "VALID")
+    z = tf.reshape(z, tf.shape(x))
+    z.set_shape(x.shape)
+    return z
+
+
+def _multiply(x, responses):
+    """Multiplies the images `[..., H, W, C]` by a response at each frequency."""
+    (height, width), channels = _size(x), x.shape[-1]
+    # Images with one kernel in common are the rows of one matrix; else each is a matrix itself.
+    shared = responses.shape.rank == 3
+    images = tf.reshape(x, tf.concat([[-1], tf.shape(x)[-3:]], 0)) if shared else x
+    count = tf.shape(images)[0] if shared else 1
+    if shared:
+        images = tf.transpose(images, [1, 2, 0, 3])
+    lead = tf.shape(x)[: 0 if shared else -3]
+    images = tf.reshape(images, tf.concat([lead, [height, width, count * channels]], 0))
+
+    spectrum = _transform(images, tf.range(height), tf.range(width), height, width)
+    spectrum = tf.reshape(spectrum, tf.concat([lead, [-1, 2, count, channels]], 0))
+    a, b = tf.unstack(spectrum, 2, axis=-3)
+    c, d = tf.math.real(responses), tf.math.imag(responses)
+    product = tf.stack(
+        [tf.matmul(a, c) - tf.matmul(b, d), tf.matmul(a, d) + tf.matmul(b, c)], axis=-3
+    )
+    images = _transform_back(product, lead, height, width)
+
+    if shared:
+        images = tf.reshape(images, [height, width, count, channels])
+        images = tf.transpose(images, [2, 0, 1, 3])
+    z = tf.reshape(images, tf.shape(x))
+    z.set_shape(x.shape)
+    return z
+
+
+def _responses(kernel, height, width):
+    """The matrices of all frequencies: complex `[..., (H // 2 + 1) W, C, C]`."""
+    size, channels = kernel.shape[-4], kernel.shape[-1]
+    batch = tf.shape(kernel)[:-4]
+    taps = tf.reshape(kernel, tf.concat([batch, [size, size, channels**2]], 0))
+    offsets = tf.range(size) - (size - 1) // 2
+    spectrum = _transform(taps, offsets, offsets, height, width)
+    spectrum = tf.reshape(spectrum, tf.concat([batch, [-1, 2, channels, channels]], 0))
+    responses = tf.complex(*tf.unstack(spectrum, 2, axis=-3))
+    responses.set_shape(kernel.shape[:-4] + [None, channels, channels])
+    return responses
+
+
+def _transform(x, rows, columns, height, width):
+    """Half of the two-dimensional DFT of real `x`.
+
+    Args:
+      x: `[..., h, w, n]`, the values at the given rows and columns of an otherwise empty image.
+      rows: int `[h]`, taken modulo `height`.
+      columns: int `[w]`, taken modulo `width`.
+      height: H, the number of rows of the image.
+      width: W, the number of its columns.
+
+    Returns:
+      `[..., H // 2 + 1, 2 W, n]`: for each vertical and each horizontal frequency, the real and
+      the imaginary part.
+    """
+    lead, (h, w, n) = tf.shape(x)[:-3], tf.unstack(tf.shape(x)[-3:])
+    x = tf.reshape(x, tf.concat([lead, [h, w * n]], 0))
+    x = tf.matmul(_real_to_half(rows, height, x.dtype), x)
+    x = tf.reshape(x, tf.concat([lead, [height // 2 + 1, 2 * w, n]], 0))
+    return tf.matmul(_complex_to_full(columns, width, x.dtype), x)
+
+
+def _transform_back(spectrum, lead, height, width):
+    """The inverse of `_transform` for whole images, of any shape `[lead..., ...]`."""
+    dtype = spectrum.dtype
+    x = tf.reshape(spectrum, tf.concat([lead, [height // 2 + 1, 2 * width, -1]], 0))
+    x = tf.matmul(_complex_to_full(tf.range(width), width, dtype), x, transpose_a=True)
+    x = tf.reshape(x, tf.concat([lead, [2 * (height // 2 + 1), -1]], 0))
+    # Both matrices have orthogonal columns, once a row stands for its complex conjugate too.
+    weight = tf.repeat(_multiplicity(height, dtype), 2) / tf.cast(height * width, dtype)
+    half = weight[:, tf.newaxis] * _real_to_half(tf.range(height), height, dtype)
+    return tf.matmul(half, x, transpose_a=True)
+
+
+def _multiplicity(height, dtype):
+    """How many of the H vertical frequencies each of the H // 2 + 1 stands for: `[H // 2 + 1]`."""
+    u = tf.range(height // 2 + 1)
+    return tf.cast(tf.where((u == 0) | (2 * u == height), 1, 2), dtype)
+
+
+def _real_to_half(positions, size, dtype):
+    """DFT of reals, up to the highest frequency: rows (frequency, part), `[2 (size//2 + 1), n]`."""
+    cos, sin = _phases(tf.range(size // 2 + 1), positions, size, dtype)
+    return tf.reshape(tf.stack([cos, -sin], 1), [-1, tf.size(positions)])
+
+
+def _complex_to_full(positions, size, dtype):
+    """DFT of complex numbers: rows (frequency, part), columns (part, position): `[2 size, 2 n]`."""
+    cos, sin = _phases(tf.range(size), positions, size, dtype)
+    real, imaginary = tf.concat([cos, sin], 1), tf.concat([-sin, cos], 1)
+    return tf.reshape(tf.stack([real, imaginary], 1), [-1, 2 * tf.size(positions)])
+
+
+def _phases(frequencies, positions, size, dtype):
+    # Whole turns are taken off while they are integers, so that nothing is lost to rounding.
+    turns = (frequencies[:, tf.newaxis] * positions) % size
+    angle = 2 * math.pi * tf.cast(turns, tf.float64) / tf.cast(size, tf.float64)
+    return tf.cast(tf.cos(angle), dtype), tf.cast(tf.sin(angle), dtype)
+
+
+def _factors(matrices):
+    """The QR decomposition, as constants.
+
+    LU (`slogdet`, `inv`, `solve`) is up to four times as fast, but XLA has none for complex
+    numbers; the Cholesky decomposition of A^H A squares the condition number, too much for float32.
+    """
+    return tf.linalg.qr(tf.stop_gradient(matrices))
+
+
+def _log_abs_det(matrices):
+    """log |det| of complex `[..., C, C]`, with the gradient A^-H."""
+    q, r = _factors(matrices)
+
+    @tf.custom_gradient
+    def log_abs_det(matrices):
+        def gradient(upstream):
+            inverse = _inverse(matrices, q, r)
+            upstream = tf.cast(upstream, matrices.dtype)[..., tf.newaxis, tf.newaxis]
+            return upstream * tf.linalg.adjoint(inverse)
+
+        return tf.reduce_sum(tf.math.log(tf.abs(tf.linalg.diag_part(r))), -1), gradient
+
+    return log_abs_det(matrices)
+
+
+def _inverse(matrices, q, r):
+    """The inverse of A = Q R, differentiable with respect to A as often as one likes."""
+
+    @tf.custom_gradient
+    def inverse(matrices):
+        def gradient(upstream):
+            adjoint = tf.linalg.adjoint(_inverse(matrices, q, r))
+            return -tf.matmul(adjoint, tf.matmul(upstream, adjoint))
+
+        return tf.linalg.triangular_solve(r, tf.linalg.adjoint(q), lower=False), gradient
+
+    return inverse(matrices)
