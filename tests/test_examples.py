@@ -76,5 +76,7 @@ def test_ctrl_c_leaves_weights_and_pictures(tmp_path):
 def test_help_names_every_option():
     process = start("train_image_flow.py", "--help")
     output, _ = process.communicate(timeout=120)
-    for option in "dataset data-dir conv coupling levels depth width epochs seed out".split():
+    for option in ("dataset", "data-dir", "conv", "coupling", "compare", "levels", "depth"):
+        assert f"--{option}" in output
+    for option in ("width", "dropout", "epochs", "seed", "out"):
         assert f"--{option}" in output

@@ -6,12 +6,17 @@ from tfp_invconv.bijectors.additive_coupling import AdditiveCoupling
 from tfp_invconv.bijectors.affine_coupling import AffineCoupling
 from tfp_invconv.bijectors.autoregressive_conv import AutoregressiveConv
 from tfp_invconv.bijectors.channel_coupling import ChannelCoupling
+from tfp_invconv.bijectors.cinc_3x3 import CInC3x3
+from tfp_invconv.bijectors.convolution_coupling import ConvolutionCoupling
+from tfp_invconv.bijectors.dct_symmetric_conv import DCTSymmetricConv
 from tfp_invconv.bijectors.emerging_conv import EmergingConv
 from tfp_invconv.bijectors.householder_qr_1x1 import HouseholderQR1x1
 from tfp_invconv.bijectors.partial_channels import PartialChannels
+from tfp_invconv.bijectors.periodic_conv import PeriodicConv
 from tfp_invconv.bijectors.quad_coupling import QuadCoupling
+from tfp_invconv.bijectors.s_log_gate import SLogGate
 from tfp_invconv.bijectors.squeeze import Squeeze
-from tfp_invconv.flows import glow
+from tfp_invconv.flows import conf, glow
 from tfp_invconv.model import FlowModel
 
 __all__ = [
@@ -19,13 +24,19 @@ __all__ = [
     "AdditiveCoupling",
     "AffineCoupling",
     "AutoregressiveConv",
+    "CInC3x3",
     "ChannelCoupling",
+    "ConvolutionCoupling",
+    "DCTSymmetricConv",
     "EmergingConv",
     "FlowModel",
     "HouseholderQR1x1",
     "PartialChannels",
+    "PeriodicConv",
     "QuadCoupling",
+    "SLogGate",
     "Squeeze",
+    "conf",
     "data",
     "glow",
     "networks",

@@ -32,7 +32,9 @@ def conv_net(input_shape, output_channels, *, width=64, dropout=0.0, seed=None, 
         return keras.layers.Conv2D(filters, size, padding="same", **options)
 
     sizes = [(width, 3), (width, 1), (output_channels, 3)]
-    return _sequential(input_shape, layer, sizes, dropout, seed, dtype)
+    # Whole channels: as good a regulariser here, without a random number for each pixel.
+    drop = keras.layers.SpatialDropout2D
+    return _sequential(input_shape, layer, sizes, drop, dropout, seed, dtype)
 
 
 def mlp(input_shape, output_channels, *, width=64, dropout=0.0, seed=None, dtype="float32"):
@@ -56,7 +58,8 @@ def mlp(input_shape, output_channels, *, width=64, dropout=0.0, seed=None, dtype
     (None, 4)
     """
     sizes = [(width,), (width,), (output_channels,)]
-    return _sequential(input_shape, keras.layers.Dense, sizes, dropout, seed, dtype)
+    drop = keras.layers.Dropout
+    return _sequential(input_shape, keras.layers.Dense, sizes, drop, dropout, seed, dtype)
 
 
 def check_built(network, layer):
@@ -74,7 +77,7 @@ def variables(networks):
     return [variable.value for layer in layers for variable in layer.variables]
 
 
-def _sequential(input_shape, layer, sizes, dropout, seed, dtype):
+def _sequential(input_shape, layer, sizes, drop, rate, seed, dtype):
     """A hidden layer with a ReLU (and dropout) for all sizes but the last, then one of zeros."""
     policy = tf.as_dtype(dtype).name if isinstance(dtype, tf.DType) else dtype
     # An input is cast to the dtype of `keras.Input`, whatever the layers compute in.
@@ -84,7 +87,7 @@ def _sequential(input_shape, layer, sizes, dropout, seed, dtype):
     for size, layer_seed in zip(sizes[:-1], seeds, strict=True):
         weights = keras.initializers.HeNormal(seed=int(layer_seed))
         layers.append(layer(*size, activation="relu", kernel_initializer=weights, dtype=policy))
-        if dropout:
-            layers.append(keras.layers.Dropout(dropout, seed=int(layer_seed), dtype=policy))
+        if rate:
+            layers.append(drop(rate, seed=int(layer_seed), dtype=policy))
     layers.append(layer(*sizes[-1], kernel_initializer="zeros", dtype=policy))
     return keras.Sequential(layers)

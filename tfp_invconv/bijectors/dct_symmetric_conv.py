@@ -177,7 +177,7 @@ class DCTSymmetricConv(tfb.AutoCompositeTensorBijector):
     def _parameter_properties(cls, dtype):
         return dict(
             log_response=tfp.util.ParameterProperties(
-                event_ndims=lambda self, _: self.forward_min_event_ndims
+                event_ndims=lambda self, _=None: self.forward_min_event_ndims
             )
         )
 
