@@ -52,7 +52,7 @@ def test_train_image_flow_writes_what_it_prints(tmp_path):
     model = tic.FlowModel(flow)
     model.load_weights(tmp_path / "run" / "model.weights.h5")
     model.compile()
-    images = tic.data.load_images("digits", "test", 100)
+    images = tic.data.load_images("digits", "test", 500)
     bits = model.evaluate(images, verbose=0, return_dict=True)["bits_per_dim"]
     np.testing.assert_allclose(bits, results["test_bits_per_dim"], rtol=1e-5)
 

@@ -7,7 +7,6 @@ import tensorflow as tf
 import tfp_invconv as tic
 from tfp_invconv.flows import CONVOLUTIONS, COUPLINGS
 
-
 # Each convolution and each coupling once.
 KINDS = [*((conv, "affine") for conv in CONVOLUTIONS), *(("1x1", c) for c in COUPLINGS)]
 

@@ -18,7 +18,10 @@ def small_glow(seed=0, **options):
 
 
 def images(count=64, seed=0):
-    return np.random.default_rng(seed).uniform(0, 200, [count, 8, 8, 1]).astype(np.float32)
+    """Images whose pixels are much alike: there is something to learn."""
+    rng = np.random.default_rng(seed)
+    brightness = rng.uniform(20, 200, [count, 1, 1, 1])
+    return (brightness + rng.uniform(0, 20, [count, 8, 8, 1])).astype(np.float32)
 
 
 def compiled(distribution, rate=1e-2):
