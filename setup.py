@@ -8,10 +8,10 @@ DATASETS = [
     "tensorflow-datasets>=4.9.10",
     # TensorFlow Datasets 4.9.10 needs it to prepare a data set, but does not say so.
     "importlib_resources",
-    "scikit-learn>=1.3",
+    "scikit-learn",
 ]
-EXAMPLES = [*DATASETS, "matplotlib>=3.7"]
-TEST = [*EXAMPLES, "pytest>=8", "ruff>=0.9"]
+EXAMPLES = [*DATASETS, "matplotlib"]
+TEST = [*EXAMPLES, "pytest", "ruff>=0.17"]
 
 setup(
     name="tfp_invconv",
