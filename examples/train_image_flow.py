@@ -12,6 +12,7 @@ as above, and writes one table and one picture of bits/dim against time for all 
 import argparse
 import csv
 import json
+import signal
 import time
 from datetime import datetime
 from pathlib import Path
@@ -73,12 +74,33 @@ def load(args, split, batch_size):
 
 
 def make_optimizer(args, steps):
-    """Adam with a warm-up, a cosine decay and an average over the last weights."""
+    """Adam with a warm-up, a cosine decay and an average over the last tenth of the steps."""
     warmup = min(100, steps // 10)
     rate = keras.optimizers.schedules.CosineDecay(
         1e-5, steps - warmup, warmup_target=args.learning_rate, warmup_steps=warmup
     )
-    return keras.optimizers.Adam(rate, use_ema=True, ema_momentum=0.995)
+    return keras.optimizers.Adam(rate, use_ema=True, ema_momentum=max(0.0, 1 - 10 / steps))
+
+
+class StopOnInterrupt(keras.callbacks.Callback):
+    """Ctrl-C ends the training after the batch; a second one ends the program.
+
+    Python's own KeyboardInterrupt, raised in the midst of a batch, can abort TensorFlow.
+    """
+
+    def on_train_begin(self, logs=None):
+        self.interrupted = False
+        self.previous = signal.signal(signal.SIGINT, self.interrupt)
+
+    def interrupt(self, *_):
+        self.interrupted = True
+        signal.signal(signal.SIGINT, self.previous)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.model.stop_training |= self.interrupted
+
+    def on_train_end(self, logs=None):
+        signal.signal(signal.SIGINT, self.previous)
 
 
 class Clock(keras.callbacks.Callback):
@@ -93,26 +115,24 @@ class Clock(keras.callbacks.Callback):
 
 def train(model, train_images, test_images, args, out):
     """Fits the model; returns whether it got to the last epoch."""
-    callbacks = [
-        Clock(),
-        keras.callbacks.CSVLogger(out / "history.csv"),
-        keras.callbacks.TerminateOnNaN(),
-    ]
+    stop = StopOnInterrupt()
     # A comparison shows how the test bits/dim fall; they choose nothing.
     validation = {"validation_data": test_images} if args.compare else {}
-    try:
-        model.fit(
-            train_images,
-            epochs=args.epochs,
-            callbacks=callbacks,
-            validation_freq=max(1, args.epochs // 20),
-            **validation,
-        )
-    except KeyboardInterrupt:
+    model.fit(
+        train_images,
+        epochs=args.epochs,
+        callbacks=[
+            stop,
+            Clock(),
+            keras.callbacks.CSVLogger(out / "history.csv"),
+            keras.callbacks.TerminateOnNaN(),
+        ],
+        validation_freq=max(1, args.epochs // 20),
+        **validation,
+    )
+    if stop.interrupted:
         print("\nStopped; going on with the weights reached.")
-        model.optimizer.finalize_variable_values(model.trainable_variables)
-        return False
-    return True
+    return not stop.interrupted
 
 
 def reconstruction_error(model, images):

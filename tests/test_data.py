@@ -199,6 +199,12 @@ def test_test_keeps_its_order_and_its_noise(load):
     np.testing.assert_array_equal(first, second)
 
 
+def test_test_has_its_noise_whatever_the_global_seed(load):
+    first = values(load("digits", "test", 50))
+    tf.random.set_seed(1)
+    np.testing.assert_array_equal(first, values(load("digits", "test", 50)))
+
+
 @pytest.mark.parametrize("split", ["train[:200]", "test"])
 def test_seed_decides(load, split):
     def two_epochs(seed):

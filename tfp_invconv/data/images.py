@@ -32,8 +32,9 @@ def load_images(
 
     A split whose name starts with "train" is shuffled and gets fresh noise, both anew at
     every epoch. Any other split keeps its order and has the same noise at every pass (for
-    one `batch_size`), so that an evaluation can be repeated to the last digit. Both are
-    the same from run to run for one `seed`.
+    one `batch_size` and `seed`), so that an evaluation can be repeated to the last digit.
+    Order and noise of training repeat from run to run for one `seed` and one
+    `tf.random.set_seed`, which TensorFlow mixes into the former.
 
     A split of up to 200 MB of pixels is decoded once, at this call, and kept in memory; a
     larger one is decoded at every epoch and shuffled through a buffer of that size.
@@ -92,12 +93,16 @@ def load_images(
     def dequantise(pixels, noise_seed):
         pixels = tf.image.resize_with_crop_or_pad(pixels, target_height, target_width)
         pixels = tf.cast(pixels, tf.float32)
-        noise = tf.random.stateless_uniform(tf.shape(pixels), tf.stack([noise_seed, 0]))
+        noise = tf.random.stateless_uniform(tf.shape(pixels), tf.stack([noise_seed, seed]))
         # Above 128, float32 has 16 bits for the fraction: noise nearer to 1 than 2**-16
         # could be rounded up to the next pixel value.
         return pixels + (1.0 - 2.0**-16) * noise
 
-    noise_seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=is_train)
+    if is_train:
+        noise_seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
+    else:
+        # Not `random`: tf.random.set_seed, which a training script may call, would change it.
+        noise_seeds = tf.data.Dataset.counter()
     batches = tf.data.Dataset.zip(images.batch(batch_size), noise_seeds)
     batches = batches.map(dequantise, num_parallel_calls=tf.data.AUTOTUNE)
     return batches.prefetch(tf.data.AUTOTUNE)
