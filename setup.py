@@ -30,5 +30,11 @@ setup(
         # TensorFlow Probability imports distutils, which Python 3.12 left to setuptools.
         "setuptools; python_version >= '3.12'",
     ],
-    extras_require={"datasets": DATASETS, "examples": EXAMPLES, "test": TEST},
+    extras_require={
+        "datasets": DATASETS,
+        "examples": EXAMPLES,
+        "test": TEST,
+        # Peers that examples/benchmark.py measures beside ours, if they are there.
+        "benchmark": ["normflows"],
+    },
 )

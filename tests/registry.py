@@ -46,6 +46,12 @@ def partial_channels(event_shape, **kwargs):
     return tic.PartialChannels(tfp.bijectors.Chain([inner, coupling]), 2)
 
 
+def conditional_chain(event_shape, **kwargs):
+    """Without a condition: with one it has its own tests."""
+    coupling = tic.AffineCoupling.trainable(event_shape, width=4, **kwargs)
+    return tic.ConditionalChain([tic.ActNorm.trainable(event_shape, **kwargs), coupling])
+
+
 def channel_coupling(event_shape, *, seed, dtype):
     networks = [
         tic.networks.conv_net([*event_shape[:-1], seen], 2, width=4, seed=seed, dtype=dtype)
@@ -96,6 +102,7 @@ LAYERS = {
     "ActNorm (vector)": Case(tic.ActNorm.trainable, (5,)),
     "Squeeze": Case(tic.Squeeze.trainable, (4, 6, 3), batched=False),
     "ChannelCoupling": Case(channel_coupling, (4, 4, 4), batched=False),
+    "ConditionalChain": Case(conditional_chain, batched=False),
     "AffineCoupling": Case(with_options(tic.AffineCoupling, width=4), batched=False),
     "AffineCoupling (vector)": Case(with_options(tic.AffineCoupling, width=4), (5,), False),
     "AdditiveCoupling": Case(with_options(tic.AdditiveCoupling, width=4), batched=False),

@@ -1,12 +1,13 @@
 """Invertible convolutions and the couplings that go with them, as TFP bijectors."""
 
-from tfp_invconv import data, networks, plots
+from tfp_invconv import callbacks, data, networks, plots
 from tfp_invconv.bijectors.act_norm import ActNorm
 from tfp_invconv.bijectors.additive_coupling import AdditiveCoupling
 from tfp_invconv.bijectors.affine_coupling import AffineCoupling
 from tfp_invconv.bijectors.autoregressive_conv import AutoregressiveConv
 from tfp_invconv.bijectors.channel_coupling import ChannelCoupling
 from tfp_invconv.bijectors.cinc_3x3 import CInC3x3
+from tfp_invconv.bijectors.conditional_chain import ConditionalChain
 from tfp_invconv.bijectors.convolution_coupling import ConvolutionCoupling
 from tfp_invconv.bijectors.dct_symmetric_conv import DCTSymmetricConv
 from tfp_invconv.bijectors.emerging_conv import EmergingConv
@@ -26,6 +27,7 @@ __all__ = [
     "AutoregressiveConv",
     "CInC3x3",
     "ChannelCoupling",
+    "ConditionalChain",
     "ConvolutionCoupling",
     "DCTSymmetricConv",
     "EmergingConv",
@@ -36,6 +38,7 @@ __all__ = [
     "QuadCoupling",
     "SLogGate",
     "Squeeze",
+    "callbacks",
     "conf",
     "data",
     "glow",

@@ -1,13 +1,16 @@
 """Whole flows: distributions made of the layers."""
 
+import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_invconv import networks as nets
 from tfp_invconv.bijectors import _parameters as params
 from tfp_invconv.bijectors.act_norm import ActNorm
 from tfp_invconv.bijectors.additive_coupling import AdditiveCoupling
 from tfp_invconv.bijectors.affine_coupling import AffineCoupling
 from tfp_invconv.bijectors.cinc_3x3 import CInC3x3
+from tfp_invconv.bijectors.conditional_chain import ConditionalChain
 from tfp_invconv.bijectors.convolution_coupling import ConvolutionCoupling
 from tfp_invconv.bijectors.dct_symmetric_conv import DCTSymmetricConv
 from tfp_invconv.bijectors.emerging_conv import EmergingConv
@@ -36,6 +39,7 @@ COUPLINGS = {
 }
 
 
+@keras.saving.register_keras_serializable("tfp_invconv")
 def glow(
     event_shape,
     levels=3,
@@ -43,6 +47,7 @@ def glow(
     *,
     conv="emerging",
     coupling="affine",
+    conditional=None,
     width=128,
     dropout=0.0,
     seed=None,
@@ -62,10 +67,13 @@ def glow(
       conv: "1x1" (`HouseholderQR1x1`); "emerging", "cinc" or "dct" (`EmergingConv`, `CInC3x3` or
         `DCTSymmetricConv` after it); or "periodic" (`PeriodicConv`, with a 1x1 one inside).
       coupling: "affine", "additive", "quad" or "conf" (`ConvolutionCoupling`).
+      conditional: number of classes, or of numbers in a context vector, that the density is
+        conditioned on (see `ConditionalChain`); None for a density of the data alone.
       width: hidden channels of the couplings' networks.
       dropout: rate of dropout in those networks while a `FlowModel` trains.
       seed: int, for all initial parameters, or None.
-      dtype: of all parameters.
+      dtype: of all parameters; or a Keras dtype policy for the networks, such as "mixed_bfloat16",
+        whose parameters, as those of the layers, and densities are float32.
 
     Returns:
       A `tfd.TransformedDistribution` with the event shape `[H, W, C]` and a standard normal base
@@ -85,20 +93,30 @@ def glow(
     height, width_px, channels = _image_shape(event_shape)
     _check_choice("conv", conv, CONVOLUTIONS)
     _check_choice("coupling", coupling, COUPLINGS)
-    for argument, value in (("levels", levels), ("depth", depth), ("width", width)):
+    for argument, value in (("levels", levels), ("depth", depth)):
         params.check_positive_integer(value, argument, "glow")
     if height % 2**levels or width_px % 2**levels:
         raise ValueError(
             f"glow: height and width must be multiples of 2^levels = {2**levels}; got "
             f"event_shape {tuple(event_shape)}. Pad the images or use fewer levels."
         )
-    options = dict(conv=conv, coupling=coupling, width=width, dropout=dropout, dtype=dtype)
-    flow = _level([height, width_px, channels], levels, depth, seed, options)
-    return _flow(event_shape, [*_pixel_scaling(dtype), *flow], dtype, "glow")
+    networks = _network_options("glow", conditional, width, dropout, dtype)
+    options = dict(conv=conv, coupling=coupling, networks=networks)
+    flow = _level([height, width_px, channels], levels, depth, seed, **options)
+    return _flow(event_shape, [*_pixel_scaling(networks), *flow], networks, "glow")
 
 
+@keras.saving.register_keras_serializable("tfp_invconv")
 def conf(
-    event_shape, depth=8, *, num_filters=2, width=128, dropout=0.0, seed=None, dtype=tf.float32
+    event_shape,
+    depth=8,
+    *,
+    num_filters=2,
+    conditional=None,
+    width=128,
+    dropout=0.0,
+    seed=None,
+    dtype=tf.float32,
 ):
     """Flow for images or vectors: CONF, convolutions whose filters depend on the data.
 
@@ -112,10 +130,13 @@ def conf(
       event_shape: `[H, W, C]`, H and W even, or `[N]`, N at least two.
       depth: number of steps.
       num_filters: convolutions in each coupling.
+      conditional: number of classes, or of numbers in a context vector, that the density is
+        conditioned on (see `ConditionalChain`); None for a density of the data alone.
       width: of the hidden layers of the couplings' networks.
       dropout: rate of dropout in those networks while a `FlowModel` trains.
       seed: int, for all initial parameters, or None.
-      dtype: of all parameters.
+      dtype: of all parameters; or a Keras dtype policy for the networks, such as "mixed_bfloat16",
+        whose parameters, as those of the layers, and densities are float32.
 
     Returns:
       A `tfd.TransformedDistribution` with that event shape and a standard normal base.
@@ -132,65 +153,80 @@ def conf(
     TensorShape([10])
     """
     channels = params.event_channels(event_shape, "conf", ranks=(1, 3))
-    for argument, value in (("depth", depth), ("num_filters", num_filters), ("width", width)):
+    for argument, value in (("depth", depth), ("num_filters", num_filters)):
         params.check_positive_integer(value, argument, "conf")
-    options = dict(num_filters=num_filters, width=width, dropout=dropout, dtype=dtype)
+    networks = _network_options("conf", conditional, width, dropout, dtype)
     seeds = params.spawn_seeds(seed, depth)
     if len(event_shape) == 1:
-        return _flow(event_shape, _conf_steps(list(event_shape), seeds, options), dtype, "conf")
+        steps = _conf_steps(list(event_shape), seeds, num_filters, networks)
+        return _flow(event_shape, steps, networks, "conf")
     height, width_px = event_shape[:2]
     if height % 2 or width_px % 2:
         raise ValueError(
             f"conf: height and width must be even; got event_shape {tuple(event_shape)}. "
             "Pad the images."
         )
-    steps = _conf_steps([height // 2, width_px // 2, 4 * channels], seeds, options)
-    flow = [*_pixel_scaling(dtype), Squeeze(), *steps, tfb.Invert(Squeeze())]
-    return _flow(event_shape, flow, dtype, "conf")
+    squeezed = [height // 2, width_px // 2, 4 * channels]
+    steps = _conf_steps(squeezed, seeds, num_filters, networks)
+    flow = [*_pixel_scaling(networks), Squeeze(), *steps, tfb.Invert(Squeeze())]
+    return _flow(event_shape, flow, networks, "conf")
 
 
-def _flow(event_shape, bijectors, dtype, name):
+def _network_options(builder, conditional, width, dropout, dtype):
+    """What all couplings of a flow are given."""
+    params.check_positive_integer(width, "width", builder)
+    if conditional is not None:
+        params.check_positive_integer(conditional, "conditional", builder)
+    return dict(condition_size=conditional, width=width, dropout=dropout, dtype=dtype)
+
+
+def _flow(event_shape, bijectors, networks, name):
     """The distribution that the bijectors, in the order from the data on, make a normal one."""
+    dtype = nets.variable_dtype(networks["dtype"])
     normal = tfd.Normal(tf.zeros([], dtype), tf.ones([], dtype))
     base = tfd.Sample(normal, list(event_shape))
-    return tfd.TransformedDistribution(base, tfb.Chain(bijectors, name=name))
+    return tfd.TransformedDistribution(base, _chain(bijectors, networks, name))
 
 
-def _pixel_scaling(dtype):
+def _chain(bijectors, networks, name=None):
+    chain = ConditionalChain if networks["condition_size"] else tfb.Chain
+    return chain(bijectors, name=name)
+
+
+def _pixel_scaling(networks):
     """Pixel values from 0 to 256 become -0.5 to 0.5."""
+    dtype = nets.variable_dtype(networks["dtype"])
     return [tfb.Scale(tf.constant(256.0, dtype)), tfb.Shift(tf.constant(0.5, dtype))]
 
 
-def _level(event_shape, levels, depth, seed, options):
+def _level(event_shape, levels, depth, seed, conv, coupling, networks):
     """The bijectors of this level and those below it, from the data on."""
     height, width, channels = event_shape
     squeezed = [height // 2, width // 2, 4 * channels]
-    seeds = params.spawn_seeds(seed, depth + 2)
+    *seeds, prior_seed, seed_below = params.spawn_seeds(seed, depth + 2)
     bijectors = [Squeeze()]
-    for step_seed in seeds[:depth]:
-        bijectors += _step(squeezed, step_seed, **options)
+    for step_seed in seeds:
+        bijectors += _step(squeezed, step_seed, conv, coupling, networks)
     if levels > 1:
-        split_prior = AffineCoupling.trainable(
-            squeezed,
-            seed=seeds[-2],
-            **{option: options[option] for option in ("width", "dropout", "dtype")},
-            name="split_prior",
-        )
         kept = 2 * channels
-        below = _level([height // 2, width // 2, kept], levels - 1, depth, seeds[-1], options)
-        bijectors += [split_prior, PartialChannels(tfb.Chain(below), kept)]
+        below = [height // 2, width // 2, kept]
+        below = _level(below, levels - 1, depth, seed_below, conv, coupling, networks)
+        bijectors += [
+            AffineCoupling.trainable(squeezed, seed=prior_seed, name="split_prior", **networks),
+            PartialChannels(_chain(below, networks), kept),
+        ]
     return [*bijectors, tfb.Invert(Squeeze())]
 
 
-def _step(event_shape, seed, *, conv, coupling, dtype, **networks):
+def _step(event_shape, seed, conv, coupling, networks):
+    dtype = nets.variable_dtype(networks["dtype"])
     layers = (ActNorm, *CONVOLUTIONS[conv])
     *seeds, coupling_seed = params.spawn_seeds(seed, len(layers) + 1)
     step = [
         layer.trainable(event_shape, seed=layer_seed, dtype=dtype)
         for layer, layer_seed in zip(layers, seeds, strict=True)
     ]
-    make_coupling = COUPLINGS[coupling].trainable
-    return [*step, make_coupling(event_shape, seed=coupling_seed, dtype=dtype, **networks)]
+    return [*step, COUPLINGS[coupling].trainable(event_shape, seed=coupling_seed, **networks)]
 
 
 def _image_shape(event_shape):
@@ -205,16 +241,18 @@ def _check_choice(argument, value, choices):
         raise ValueError(f"glow: `{argument}` must be one of {sorted(choices)}; got {value!r}.")
 
 
-def _conf_steps(event_shape, seeds, options):
+def _conf_steps(event_shape, seeds, num_filters, networks):
     """So many steps as there are seeds, in the order from the data on."""
-    dtype, size = options["dtype"], event_shape[-1]
+    dtype, size = nets.variable_dtype(networks["dtype"]), event_shape[-1]
     steps = []
     for seed in seeds:
         mixing_seed, coupling_seed = params.spawn_seeds(seed, 2)
         steps += [
             ActNorm.trainable(event_shape, dtype=dtype),
             _mixing(event_shape, mixing_seed, dtype),
-            ConvolutionCoupling.trainable(event_shape, seed=coupling_seed, **options),
+            ConvolutionCoupling.trainable(
+                event_shape, seed=coupling_seed, num_filters=num_filters, **networks
+            ),
             tfb.Permute(list(reversed(range(size))), axis=-1),
         ]
     return steps

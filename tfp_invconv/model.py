@@ -1,5 +1,6 @@
 """A Keras model around a TFP distribution: maximum likelihood by `fit`."""
 
+import collections
 import functools
 import inspect
 import math
@@ -7,8 +8,12 @@ import math
 import keras
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
+
+tfd = tfp.distributions
 
 
+@keras.saving.register_keras_serializable("tfp_invconv")
 class FlowModel(keras.Model):
     """Trains any TFP distribution with trainable variables by maximum likelihood.
 
@@ -21,6 +26,15 @@ class FlowModel(keras.Model):
     It finds the variables of the distribution and of the Keras networks in it (which neither
     `tf.Module` nor Keras does), fits every `ActNorm` that is still the identity to the first
     batch before the first step of `fit`, and checks that the data are finite.
+
+    *Conditions*: where the distribution's bijector takes one (see `ConditionalChain`), the model's
+    input is a pair `(x, condition)`, and `fit`, `evaluate` and `predict` take the condition
+    where Keras has the target: `fit(x, labels)`, or a data set of `(x, labels)`.
+
+    *Saving*: a distribution does not say how it was made, but a registered builder with its
+    arguments does. So `FlowModel(tic.glow, event_shape=[8, 8, 1], levels=2)` can be saved whole,
+    by `model.save("flow.keras")`, and `keras.saving.load_model` restores it. For a builder of your
+    own, decorate it with `keras.saving.register_keras_serializable()`. Weights can always be saved.
 
     The bijectors of TFP cache their last evaluations by the identity of the input tensor, and
     would return a stale value for a tensor that is kept while variables change. A FlowModel
@@ -41,48 +55,78 @@ class FlowModel(keras.Model):
     True
     """
 
-    def __init__(self, distribution, name="flow_model"):
+    def __init__(self, distribution, *, name="flow_model", **arguments):
         """Makes the model.
 
         Args:
-          distribution: a `tfd.Distribution`, such as `tic.glow(...)` returns, or TFP's own.
+          distribution: a `tfd.Distribution`, such as `tic.glow(...)` returns, or TFP's own; or a
+            builder of one, such as `tic.glow`.
           name: name of the model.
+          **arguments: of the builder.
+
+        Raises:
+          TypeError: if `distribution` is neither, or there are arguments for no builder.
         """
+        builder = None if isinstance(distribution, tfd.Distribution) else distribution
+        if builder is not None and callable(builder):
+            distribution = builder(**arguments)
+        if not isinstance(distribution, tfd.Distribution) or (arguments and builder is None):
+            raise TypeError(
+                f"{name}: needs a tfd.Distribution, or a function that returns one and its "
+                f"arguments; got {distribution!r} and the arguments {sorted(arguments)}."
+            )
         super().__init__(name=name, dtype=tf.as_dtype(distribution.dtype).name)
         self.distribution = distribution
+        self._made_by = (builder, arguments)
+        self._rows = _layers_with_variables(distribution)
         self.flow_variables = [
-            keras.Variable(variable, trainable=variable.trainable, name=_variable_name(i, variable))
-            for i, variable in enumerate(_find_variables(distribution))
+            keras.Variable(variable, trainable=trainable, name=variable_name)
+            for _, variables in self._rows
+            for variable_name, variable, trainable in variables
         ]
         self.bits_per_dim = keras.metrics.Mean(name="bits_per_dim")
         self._dimensions = max(1, distribution.event_shape.num_elements())
+        self._is_conditional = getattr(
+            getattr(distribution, "bijector", None), "takes_condition", False
+        )
         self._sample = tf.function(distribution.sample)
         self.built = True
 
-    def call(self, x, training=None):
-        """Log-probability of each event in x, in nats."""
+    def call(self, inputs, training=None):
+        """Log-probability of each event, in nats, of data x or of pairs (x, condition)."""
         # Keras hands `training` on to the networks inside by itself.
+        x, kwargs = inputs, {}
+        if isinstance(inputs, (tuple, list)):
+            x, condition = inputs
+            kwargs = _condition(condition)
         # A new tensor, so that no bijector serves what it cached for the old one.
-        return self.distribution.log_prob(tf.identity(x))
+        return self.distribution.log_prob(tf.identity(x), **kwargs)
 
-    def sample(self, sample_shape=(), seed=None):
+    def sample(self, sample_shape=(), condition=None, seed=None):
         """Draws samples.
 
         Args:
           sample_shape: int or shape.
+          condition: for a conditional flow, one for all samples or one for each: labels or vectors
+            whose batch dimensions broadcast to `sample_shape + batch_shape`.
           seed: int, for equal samples from equal parameters, or None.
 
         Returns:
           A tensor of shape `sample_shape + batch_shape + event_shape`.
         """
         words = np.random.SeedSequence(seed).generate_state(2).astype(np.int32)
-        return self._sample(sample_shape, seed=tf.constant(words))
+        kwargs = {} if condition is None else _condition(tf.convert_to_tensor(condition))
+        return self._sample(sample_shape, seed=tf.constant(words), **kwargs)
 
     def compile(self, *args, **kwargs):
         """As `keras.Model.compile`; there is no `loss` to choose."""
         super().compile(*args, **kwargs)
         # All variables exist already; with the optimizer's, weights can be loaded right away.
         self.optimizer.build(self.trainable_variables)
+
+    def compile_from_config(self, config):
+        """Compiles a loaded model as it was when it was saved."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
 
     def fit(self, x=None, y=None, batch_size=None, **kwargs):
         """As `keras.Model.fit`, on batches of events: a `tf.data.Dataset`, an array, a PyDataset.
@@ -102,21 +146,38 @@ class FlowModel(keras.Model):
             # Keras's default, True, is for arrays; with a data set it only warns.
             kwargs.setdefault("shuffle", False)
         x = _checked(x, f"{self.name}.fit")
-        self.initialize(_first_batch(x, batch_size or 32, f"{self.name}.fit"))
+        batch = _first_batch(x, y, batch_size or 32, f"{self.name}.fit")
+        self.initialize(self._paired(batch)[0])
         return super().fit(x, _targets(x, y, kwargs), batch_size=batch_size, **kwargs)
 
     def evaluate(self, x=None, y=None, **kwargs):
         """As `keras.Model.evaluate`: the mean loss and bits/dim."""
         return super().evaluate(x, _targets(x, y, kwargs), **kwargs)
 
+    def train_step(self, data):
+        """As Keras's, the target being the condition where the distribution takes one."""
+        return super().train_step(self._paired(data))
+
+    def test_step(self, data):
+        """As Keras's, the target being the condition where the distribution takes one."""
+        return super().test_step(self._paired(data))
+
+    def predict_step(self, data):
+        """As Keras's, the target being the condition where the distribution takes one."""
+        return super().predict_step(self._paired(data))
+
     def initialize(self, x):
-        """Fits to the batch `x` every layer that waits for data: an ActNorm at the identity."""
+        """Fits to a batch every layer that waits for data: an ActNorm at the identity.
+
+        Args:
+          x: batch of events, or a pair (x, condition) of them.
+        """
         layers = [m for m in self.distribution.submodules if hasattr(m, "awaits_data")]
         for layer in layers:
             layer.awaits_data = True
         try:
             if layers:
-                self(tf.convert_to_tensor(x))
+                self(tf.nest.map_structure(tf.convert_to_tensor, x))
         finally:
             for layer in layers:
                 layer.awaits_data = False
@@ -131,21 +192,113 @@ class FlowModel(keras.Model):
         self.bits_per_dim.update_state(-y_pred / (self._dimensions * math.log(2.0)), sample_weight)
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
+    def summary(self, print_fn=print, **_):
+        """Prints each layer of the flow with its parameters, and how many are trained."""
+        print_fn(f"{self.name}: {self.distribution.name}")
+        for label, variables in self._rows:
+            count = sum(variable.shape.num_elements() for _, variable, _ in variables)
+            print_fn(f"{label:<58}{count:>12,}")
+            for name, variable, _ in variables:
+                print_fn(f"    {name.removeprefix(label + '.'):<30}{variable.shape}")
+        counts = [
+            sum(math.prod(v.shape) for v in variables)
+            for variables in (self.trainable_variables, self.non_trainable_variables)
+        ]
+        print_fn(f"{counts[0]:,} parameters are trained, {counts[1]:,} are not")
+
+    def get_config(self):
+        """The builder's registered name and its arguments.
+
+        Raises:
+          ValueError: if the model was made from a distribution, or the builder is not registered.
+        """
+        builder, arguments = self._made_by
+        registered = builder and keras.saving.get_registered_name(builder)
+        if builder is None or keras.saving.get_registered_object(registered) is not builder:
+            raise ValueError(
+                f"{self.name}: can't be saved whole, since a distribution does not say how it was "
+                "made. Make the model from a builder, FlowModel(tic.glow, event_shape=...), your "
+                "own decorated with keras.saving.register_keras_serializable(); or save its "
+                "weights: save_weights, or tf.train.Checkpoint(distribution=...)."
+            )
+        arguments = keras.saving.serialize_keras_object(dict(arguments))
+        return {"name": self.name, "builder": registered, "arguments": arguments}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Makes the model again, its parameters new.
+
+        Raises:
+          ValueError: if there is no builder registered under that name.
+        """
+        builder = keras.saving.get_registered_object(config["builder"], custom_objects)
+        if builder is None:
+            raise ValueError(
+                f"FlowModel: there is no registered builder {config['builder']!r}; import the "
+                "module that decorates it with keras.saving.register_keras_serializable()."
+            )
+        arguments = keras.saving.deserialize_keras_object(config["arguments"])
+        return cls(builder, name=config["name"], **arguments)
+
+    def _paired(self, batch):
+        """A batch of Keras's, (x, condition, weights) being ((x, condition), None, weights)."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+        if self._is_conditional and not isinstance(x, (tuple, list)):
+            if y is None:
+                raise ValueError(
+                    f"{self.name}: the flow is conditional and needs pairs (x, condition): "
+                    "fit(x, condition) or a data set of such pairs; got only x."
+                )
+            x, y = (x, y), None
+        return x, y, sample_weight
+
+
+def _condition(condition):
+    return {"bijector_kwargs": {"condition": condition}}
+
 
 def _weighted(log_prob, sample_weight):
     return log_prob if sample_weight is None else log_prob * tf.cast(sample_weight, log_prob.dtype)
 
 
-def _variable_name(index, variable):
-    return f"{index:03d}_{variable.name.split(':')[0].replace('/', '_')}"
+def _layers_with_variables(distribution):
+    """[(layer, [(name, variable, trainable), ...]), ...], each variable once, names unique."""
+    seen, names, rows = set(), collections.Counter(), []
+    layers = _leaves(getattr(distribution, "bijector", None), "")
+    for path, module in [*layers, ("", distribution)]:
+        label, variables = f"{path}{module.name}", []
+        for variable, trainable in _variables_in(module):
+            if id(variable) in seen:
+                continue
+            seen.add(id(variable))
+            name = f"{label}.{variable.name.split(':')[0]}".replace("/", ".")
+            names[name] += 1
+            unique = name if names[name] == 1 else f"{name}_{names[name]}"
+            variables.append((unique, variable, trainable))
+        if variables or module is not distribution:
+            rows.append((label, variables))
+    return rows
 
 
-def _find_variables(distribution):
-    """All variables once each: those that `tf.Module` finds, then those of Keras networks."""
-    modules = (distribution, *distribution.submodules)
+def _leaves(bijector, path):
+    """The bijectors that are not made of others, each with its place, in the order of the data."""
+    if hasattr(bijector, "bijectors"):
+        for i, inner in enumerate(tf.nest.flatten(bijector.bijectors)):
+            yield from _leaves(inner, f"{path}{i:02d}.")
+    elif hasattr(bijector, "bijector"):
+        yield from _leaves(bijector.bijector, path)
+    elif bijector is not None:
+        yield path, bijector
+
+
+def _variables_in(module):
+    """The (variable, trainable) that `tf.Module` finds, then those of Keras networks."""
+    modules = (module, *module.submodules)
     networks = [n for m in modules for n in _networks_in(getattr(m, "parameters", {}), set())]
-    candidates = [*distribution.variables, *(v.value for n in networks for v in n.variables)]
-    return list({id(variable): variable for variable in candidates}.values())
+    # A frozen Keras layer says so; its tf.Variable does not.
+    of_networks = {id(v.value): (v.value, v.trainable) for n in networks for v in n.variables}
+    found = {id(v): (v, v.trainable) for v in module.variables} | of_networks
+    return found.values()
 
 
 def _networks_in(value, seen):
@@ -177,16 +330,17 @@ def _checked(x, caller):
         return x.enumerate().map(
             lambda i, batch: _checked_batch(i, batch, caller), num_parallel_calls=tf.data.AUTOTUNE
         )
-    if isinstance(x, (np.ndarray, tf.Tensor)):
-        bad = np.argwhere(~np.isfinite(x))
+    events = tf.nest.flatten(x)[0]
+    if isinstance(events, (np.ndarray, tf.Tensor)):
+        bad = np.argwhere(~np.isfinite(events))
         if len(bad):
             where = tuple(int(i) for i in bad[0])
-            raise ValueError(f"{caller}: x is not finite at index {where}: {x[where]}.")
+            raise ValueError(f"{caller}: x is not finite at index {where}: {events[where]}.")
     return x
 
 
 def _checked_batch(index, batch, caller):
-    x = keras.utils.unpack_x_y_sample_weight(batch)[0]
+    x = tf.nest.flatten(batch)[0]
     finite = tf.math.is_finite(x)
     where = tf.where(~finite)[:1]
     message = [f"{caller}: x is not finite in batch", index, "at index", where]
@@ -195,14 +349,15 @@ def _checked_batch(index, batch, caller):
         return tf.nest.map_structure(tf.identity, batch)
 
 
-def _first_batch(x, batch_size, caller):
-    """The first batch of events."""
-    if isinstance(x, (np.ndarray, tf.Tensor)):
-        batch = x[:batch_size]
+def _first_batch(x, y, batch_size, caller):
+    """The first batch, as Keras has it: (x,), (x, y) or with weights."""
+    if isinstance(x, tf.data.Dataset):
+        batch = next(iter(x), None)
     elif isinstance(x, keras.utils.PyDataset):
         batch = x[0] if len(x) else None
-    elif isinstance(x, tf.data.Dataset):
-        batch = next(iter(x), None)
+    elif all(isinstance(part, (np.ndarray, tf.Tensor)) for part in tf.nest.flatten(x)):
+        parts = (x,) if y is None else (x, y)
+        batch = tf.nest.map_structure(lambda part: part[:batch_size], parts)
     else:
         raise TypeError(
             f"{caller}: needs a tf.data.Dataset, an array or a keras.utils.PyDataset; "
@@ -210,11 +365,11 @@ def _first_batch(x, batch_size, caller):
         )
     if batch is None or len(tf.nest.flatten(batch)[0]) == 0:
         raise ValueError(f"{caller}: there are no data: the first batch is empty.")
-    return keras.utils.unpack_x_y_sample_weight(batch)[0]
+    return batch
 
 
 def _targets(x, y, kwargs):
     """Stand-in targets where there are sample weights, which Keras drops without targets."""
     if y is None and kwargs.get("sample_weight") is not None:
-        return np.zeros(len(x), np.float32)
+        return np.zeros(len(tf.nest.flatten(x)[0]), np.float32)
     return y

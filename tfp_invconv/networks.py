@@ -5,7 +5,16 @@ import numpy as np
 import tensorflow as tf
 
 
-def conv_net(input_shape, output_channels, *, width=64, dropout=0.0, seed=None, dtype="float32"):
+def conv_net(
+    input_shape,
+    output_channels,
+    *,
+    condition_size=None,
+    width=64,
+    dropout=0.0,
+    seed=None,
+    dtype="float32",
+):
     """Glow's network: 3x3, 1x1 and 3x3 convolutions with ReLUs between them.
 
     The last layer starts at zero, so that the network returns zeros.
@@ -13,6 +22,8 @@ def conv_net(input_shape, output_channels, *, width=64, dropout=0.0, seed=None, 
     Args:
       input_shape: `[H, W, C]`; H and W may be None.
       output_channels: channels of the output `[B, H, W, output_channels]`.
+      condition_size: numbers in a condition, the second input `[B, condition_size]`, which shifts
+        the channels of the first hidden layer; None for no such input.
       width: channels of the hidden layers.
       dropout: rate of the dropout behind each hidden layer while a Keras model trains.
       seed: int, for the initial weights, or None.
@@ -34,15 +45,26 @@ def conv_net(input_shape, output_channels, *, width=64, dropout=0.0, seed=None, 
     sizes = [(width, 3), (width, 1), (output_channels, 3)]
     # Whole channels: as good a regulariser here, without a random number for each pixel.
     drop = keras.layers.SpatialDropout2D
-    return _sequential(input_shape, layer, sizes, drop, dropout, seed, dtype)
+    return _network(input_shape, condition_size, layer, sizes, drop, dropout, seed, dtype)
 
 
-def mlp(input_shape, output_channels, *, width=64, dropout=0.0, seed=None, dtype="float32"):
+def mlp(
+    input_shape,
+    output_channels,
+    *,
+    condition_size=None,
+    width=64,
+    dropout=0.0,
+    seed=None,
+    dtype="float32",
+):
     """Two hidden dense layers with ReLUs; the last layer starts at zero.
 
     Args:
       input_shape: `[N]`.
       output_channels: size of the output `[B, output_channels]`.
+      condition_size: numbers in a condition, the second input `[B, condition_size]`, which shifts
+        the first hidden layer; None for no such input.
       width: size of the hidden layers.
       dropout: rate of the dropout behind each hidden layer while a Keras model trains.
       seed: int, for the initial weights, or None.
@@ -59,7 +81,8 @@ def mlp(input_shape, output_channels, *, width=64, dropout=0.0, seed=None, dtype
     """
     sizes = [(width,), (width,), (output_channels,)]
     drop = keras.layers.Dropout
-    return _sequential(input_shape, keras.layers.Dense, sizes, drop, dropout, seed, dtype)
+    layer = keras.layers.Dense
+    return _network(input_shape, condition_size, layer, sizes, drop, dropout, seed, dtype)
 
 
 def check_built(network, layer):
@@ -77,17 +100,74 @@ def variables(networks):
     return [variable.value for layer in layers for variable in layer.variables]
 
 
-def _sequential(input_shape, layer, sizes, drop, rate, seed, dtype):
+def variable_dtype(dtype):
+    """The `tf.DType` of the variables of a network of this dtype or Keras dtype policy."""
+    return tf.as_dtype(keras.dtype_policies.get(_policy(dtype)).variable_dtype)
+
+
+def takes_condition(network):
+    """Whether it is a Keras model with a second input."""
+    return isinstance(network, keras.Model) and len(network.inputs) == 2
+
+
+def call(network, x, condition, layer):
+    """Calls a network, with the condition if it takes one.
+
+    Args:
+      network: callable.
+      x: `[B, ...]`.
+      condition: `[B, n]`, integer labels `[B]`, or None.
+      layer: name of the layer, for errors.
+
+    Returns:
+      What the network returns, in the dtype of x.
+    """
+    if not takes_condition(network):
+        return tf.cast(network(x), x.dtype)
+    size = network.inputs[1].shape[-1]
+    if condition is None:
+        raise ValueError(
+            f"{layer}: needs a condition of {size} numbers or of one of {size} classes, as the "
+            "argument `condition`; in a distribution as bijector_kwargs={'condition': ...}."
+        )
+    if condition.dtype.is_integer:
+        condition = tf.one_hot(condition, size, dtype=x.dtype)
+    if not condition.shape[1:].is_compatible_with([size]):
+        raise ValueError(
+            f"{layer}: needs a condition of shape [..., {size}] or integer labels; got "
+            f"{condition.shape[1:]} for each example."
+        )
+    return tf.cast(network([x, condition]), x.dtype)
+
+
+def _policy(dtype):
+    return tf.as_dtype(dtype).name if isinstance(dtype, tf.DType) else dtype
+
+
+def _network(input_shape, condition_size, layer, sizes, drop, rate, seed, dtype):
     """A hidden layer with a ReLU (and dropout) for all sizes but the last, then one of zeros."""
-    policy = tf.as_dtype(dtype).name if isinstance(dtype, tf.DType) else dtype
+    policy = _policy(dtype)
     # An input is cast to the dtype of `keras.Input`, whatever the layers compute in.
     input_dtype = keras.dtype_policies.get(policy).variable_dtype
-    layers = [keras.Input(tuple(input_shape), dtype=input_dtype)]
+    inputs = [keras.Input(tuple(input_shape), dtype=input_dtype)]
+    h = inputs[0]
     seeds = np.random.SeedSequence(seed).generate_state(len(sizes) - 1)
     for size, layer_seed in zip(sizes[:-1], seeds, strict=True):
         weights = keras.initializers.HeNormal(seed=int(layer_seed))
-        layers.append(layer(*size, activation="relu", kernel_initializer=weights, dtype=policy))
+        if condition_size and len(inputs) == 1:
+            inputs.append(keras.Input((condition_size,), dtype=input_dtype))
+            shift = keras.layers.Dense(
+                size[0], use_bias=False, kernel_initializer=weights, dtype=policy
+            )(inputs[1])
+            shift = keras.layers.Reshape([1] * (len(input_shape) - 1) + [size[0]], dtype=policy)(
+                shift
+            )
+            h = layer(*size, kernel_initializer=weights, dtype=policy)(h)
+            h = keras.layers.Add(dtype=policy)([h, shift])
+            h = keras.layers.ReLU(dtype=policy)(h)
+        else:
+            h = layer(*size, activation="relu", kernel_initializer=weights, dtype=policy)(h)
         if rate:
-            layers.append(drop(rate, seed=int(layer_seed), dtype=policy))
-    layers.append(layer(*sizes[-1], kernel_initializer="zeros", dtype=policy))
-    return keras.Sequential(layers)
+            h = drop(rate, seed=int(layer_seed), dtype=policy)(h)
+    outputs = layer(*sizes[-1], kernel_initializer="zeros", dtype=policy)(h)
+    return keras.Model(inputs if condition_size else inputs[0], outputs)

@@ -62,6 +62,7 @@ class AdditiveCoupling(ChannelCoupling):
         *,
         seed=None,
         dtype=tf.float32,
+        condition_size=None,
         width=64,
         dropout=0.0,
         validate_args=False,
@@ -73,6 +74,8 @@ class AdditiveCoupling(ChannelCoupling):
           event_shape: `[H, W, C]` or `[N]` of the data side.
           seed: int, for the network, or None.
           dtype: of the network.
+          condition_size: numbers in a condition, or number of classes (see `ConditionalChain`);
+            None for a layer without.
           width: of the network's hidden layers.
           dropout: rate of dropout behind them while a Keras model trains.
           validate_args: see the constructor.
@@ -83,6 +86,7 @@ class AdditiveCoupling(ChannelCoupling):
             name,
             count=2,
             outputs=1,
+            condition_size=condition_size,
             width=width,
             dropout=dropout,
             seed=seed,

@@ -57,6 +57,7 @@ class ChannelCoupling(OnePassBijector):
         Args:
           networks: k - 1 callables, such as built Keras models. The i-th takes the first i parts,
             concatenated, with one batch dimension, and returns the parameters for the next part.
+            One with a second input takes the condition there; see `ConditionalChain`.
           bijector_fn: takes what a network returned, and returns the bijector of a part.
           event_ndims: 3 for events `[H, W, C]`, 1 for `[N]`.
           validate_args: whether to check parameters at run time.
@@ -98,22 +99,27 @@ class ChannelCoupling(OnePassBijector):
         """Makes the bijector of a part from what its network returned."""
         return self._bijector_fn
 
-    def _inverse_and_log_det(self, y, **kwargs):
+    @property
+    def takes_condition(self):
+        """Whether a network has a second input, for the condition."""
+        return any(nets.takes_condition(network) for network in self.networks)
+
+    def _inverse_and_log_det(self, y, condition=None):
         parts = self._split(y)
         values, log_dets = [parts[0]], []
         for i, network in enumerate(self.networks):
-            bijector = self._part_bijector(network, parts[: i + 1], **kwargs)
+            bijector = self._part_bijector(network, parts[: i + 1], condition)
             values.append(self._checked(bijector.inverse(parts[i + 1]), parts[i + 1], i))
             log_dets.append(
                 bijector.inverse_log_det_jacobian(parts[i + 1], self.inverse_min_event_ndims)
             )
         return tf.concat(values, -1), tf.add_n(log_dets)
 
-    def _forward_and_log_det(self, x, **kwargs):
+    def _forward_and_log_det(self, x, condition=None):
         parts = self._split(x)
         values, log_dets = [parts[0]], []
         for i, network in enumerate(self.networks):
-            bijector = self._part_bijector(network, values, **kwargs)
+            bijector = self._part_bijector(network, values, condition)
             values.append(self._checked(bijector.forward(parts[i + 1]), parts[i + 1], i))
             log_dets.append(
                 bijector.forward_log_det_jacobian(parts[i + 1], self.forward_min_event_ndims)
@@ -131,13 +137,13 @@ class ChannelCoupling(OnePassBijector):
             )
         return tf.split(x, part_sizes(x.shape[-1], count), -1)
 
-    def _part_bijector(self, network, seen, **kwargs):
+    def _part_bijector(self, network, seen, condition):
         x = seen[0] if len(seen) == 1 else tf.concat(seen, -1)
         ndims = self.forward_min_event_ndims
         batch = tf.shape(x)[:-ndims]
         flat = tf.reshape(x, tf.concat([[-1], tf.shape(x)[-ndims:]], 0))
         flat.set_shape([None, *x.shape[-ndims:]])
-        h = tf.cast(network(flat, **kwargs), x.dtype)
+        h = nets.call(network, flat, _flat_condition(condition, batch), self.name)
         outputs = tf.reshape(h, tf.concat([batch, tf.shape(h)[1:]], 0))
         outputs.set_shape(x.shape[:-ndims] + h.shape[1:])
         return self.bijector_fn(outputs)
@@ -151,12 +157,23 @@ class ChannelCoupling(OnePassBijector):
         return value
 
 
+def _flat_condition(condition, batch):
+    """A condition for each example, in one batch dimension; labels have no axis of their own."""
+    if condition is None:
+        return None
+    condition = tf.convert_to_tensor(condition)
+    own = [] if condition.dtype.is_integer else condition.shape[-1:].as_list()
+    return tf.reshape(tf.broadcast_to(condition, tf.concat([batch, own], 0)), [-1, *own])
+
+
 def part_sizes(channels, count):
     """Sizes of `count` parts of so many channels, as even as can be, larger ones first."""
     return [channels // count + (i < channels % count) for i in range(count)]
 
 
-def make_networks(event_shape, layer, count, outputs, *, width, dropout, seed, dtype):
+def make_networks(
+    event_shape, layer, count, outputs, *, condition_size, width, dropout, seed, dtype
+):
     """The networks of a coupling of `count` parts, the last layer of each zero.
 
     Args:
@@ -164,6 +181,7 @@ def make_networks(event_shape, layer, count, outputs, *, width, dropout, seed, d
       layer: name of the layer, for errors.
       count: number of parts.
       outputs: numbers that a network returns for each channel of its part.
+      condition_size: numbers in a condition, or None.
       width: of the hidden layers.
       dropout: rate of dropout behind the hidden layers.
       seed: int or None.
@@ -184,6 +202,7 @@ def make_networks(event_shape, layer, count, outputs, *, width, dropout, seed, d
         make(
             [*event_shape[:-1], sum(sizes[: i + 1])],
             outputs * sizes[i + 1],
+            condition_size=condition_size,
             width=width,
             dropout=dropout,
             seed=part_seed,

@@ -5,6 +5,7 @@ import functools
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_invconv import networks as nets
 from tfp_invconv.bijectors import _parameters as params
 from tfp_invconv.bijectors.channel_coupling import ChannelCoupling, make_networks
 from tfp_invconv.bijectors.dct_symmetric_conv import DCTSymmetricConv
@@ -122,6 +123,7 @@ class ConvolutionCoupling(ChannelCoupling):
         seed=None,
         dtype=tf.float32,
         num_filters=2,
+        condition_size=None,
         width=64,
         dropout=0.0,
         validate_args=False,
@@ -134,6 +136,8 @@ class ConvolutionCoupling(ChannelCoupling):
           seed: int, for the network, or None.
           dtype: of the network and of `log_alpha`.
           num_filters: m, see the constructor.
+          condition_size: numbers in a condition, or number of classes (see `ConditionalChain`);
+            None for a layer without.
           width: of the network's hidden layers.
           dropout: rate of dropout behind them while a Keras model trains.
           validate_args: see the constructor.
@@ -149,6 +153,7 @@ class ConvolutionCoupling(ChannelCoupling):
             name,
             count=2,
             outputs=2 * num_filters + 1,
+            condition_size=condition_size,
             width=width,
             dropout=dropout,
             seed=seed,
@@ -157,7 +162,9 @@ class ConvolutionCoupling(ChannelCoupling):
         return cls(
             network,
             num_filters=num_filters,
-            log_alpha=tf.Variable(_initial_log_alpha(num_filters, dtype), name="log_alpha"),
+            log_alpha=tf.Variable(
+                _initial_log_alpha(num_filters, nets.variable_dtype(dtype)), name="log_alpha"
+            ),
             event_ndims=len(event_shape),
             validate_args=validate_args,
             name=name,

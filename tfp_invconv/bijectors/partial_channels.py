@@ -81,21 +81,23 @@ class PartialChannels(OnePassBijector):
         """How many channels it transforms."""
         return self._num_channels
 
+    @property
+    def takes_condition(self):
+        """Whether the bijector takes a condition; see `ConditionalChain`."""
+        return getattr(self.bijector, "takes_condition", False)
+
     def _inverse_and_log_det(self, y, **kwargs):
         first, rest = self._split(y)
-        ildj = self.bijector.inverse_log_det_jacobian
-        return (
-            self._join(self.bijector.inverse(first, **kwargs), rest),
-            ildj(first, event_ndims=3, **kwargs),
-        )
+        # Named, so that it lives, and TFP's cache with it, while the log-determinant is made.
+        value = self.bijector.inverse(first, **kwargs)
+        ildj = self.bijector.inverse_log_det_jacobian(first, event_ndims=3, **kwargs)
+        return self._join(value, rest), ildj
 
     def _forward_and_log_det(self, x, **kwargs):
         first, rest = self._split(x)
-        fldj = self.bijector.forward_log_det_jacobian
-        return (
-            self._join(self.bijector.forward(first, **kwargs), rest),
-            fldj(first, event_ndims=3, **kwargs),
-        )
+        value = self.bijector.forward(first, **kwargs)
+        fldj = self.bijector.forward_log_det_jacobian(first, event_ndims=3, **kwargs)
+        return self._join(value, rest), fldj
 
     def _split(self, x):
         params.check_event(x, self.name, "[H, W, C]")

@@ -66,6 +66,7 @@ class QuadCoupling(ChannelCoupling):
         *,
         seed=None,
         dtype=tf.float32,
+        condition_size=None,
         width=64,
         dropout=0.0,
         validate_args=False,
@@ -77,6 +78,8 @@ class QuadCoupling(ChannelCoupling):
           event_shape: `[H, W, C]` or `[N]` of the data side.
           seed: int, for the networks, or None.
           dtype: of the networks.
+          condition_size: numbers in a condition, or number of classes (see `ConditionalChain`);
+            None for a layer without.
           width: of the networks' hidden layers.
           dropout: rate of dropout behind them while a Keras model trains.
           validate_args: see the constructor.
@@ -87,6 +90,7 @@ class QuadCoupling(ChannelCoupling):
             name,
             count=4,
             outputs=2,
+            condition_size=condition_size,
             width=width,
             dropout=dropout,
             seed=seed,

@@ -1,0 +1,147 @@
+"""Saving and loading (tensorflow/probability #674, #1225, #533)."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+import tfp_invconv as tic
+
+tfd = tfp.distributions
+
+
+def images(count=8):
+    rng = np.random.default_rng(0)
+    return rng.uniform(0, 256, [count, 4, 4, 1]).astype(np.float32)
+
+
+def trained(builder=tic.glow, **arguments):
+    arguments = {"event_shape": [4, 4, 1], "depth": 1, "width": 4, "seed": 0, **arguments}
+    model = tic.FlowModel(builder, **arguments)
+    model.compile(keras.optimizers.Adam(0.01))
+    model.fit(images(), verbose=0)
+    return model
+
+
+@keras.saving.register_keras_serializable("tests")
+def scaled_normal(size):
+    scale = tfp.util.TransformedVariable(tf.ones([size]), tfp.bijectors.Softplus())
+    return tfd.MultivariateNormalDiag(tf.Variable(tf.zeros([size])), scale)
+
+
+@pytest.mark.parametrize("coupling", ["affine", "quad"])
+def test_a_whole_model_is_loaded_in_safe_mode_by_a_fresh_process(tmp_path, coupling):
+    model = trained(levels=2, conv="emerging", coupling=coupling)
+    model.save(tmp_path / "flow.keras")
+    np.save(tmp_path / "x.npy", images())
+    script = f"""
+import keras, numpy as np, tfp_invconv
+model = keras.saving.load_model(r"{tmp_path / "flow.keras"}", safe_mode=True)
+x = np.load(r"{tmp_path / "x.npy"}")
+np.save(r"{tmp_path / "log_prob.npy"}", model.predict(x, verbose=0))
+model.fit(x, verbose=0)  # goes on with the saved optimizer
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+    log_prob = np.load(tmp_path / "log_prob.npy")
+    np.testing.assert_array_equal(log_prob, model.predict(images(), verbose=0))
+
+
+@pytest.mark.parametrize(
+    "builder, arguments, x",
+    [
+        (tic.conf, {"conditional": 3}, (images(), np.arange(8) % 3)),
+        (tic.conf, {"event_shape": [5]}, np.ones([8, 5], np.float32)),
+        (tic.glow, {"levels": 1, "dtype": "float64"}, images().astype(np.float64)),
+    ],
+)
+def test_saved_and_loaded_it_has_equal_log_probabilities(tmp_path, builder, arguments, x):
+    arguments = {"event_shape": [4, 4, 1], "depth": 1, "width": 4, **arguments}
+    model = tic.FlowModel(builder, **arguments)
+    model.compile(keras.optimizers.Adam(0.01))
+    model.fit(x, verbose=0)
+    model.save(tmp_path / "flow.keras")
+    loaded = keras.saving.load_model(tmp_path / "flow.keras")
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+    state, expected = loaded.optimizer.variables, model.optimizer.variables
+    for variable, other in zip(state, expected, strict=True):
+        np.testing.assert_array_equal(variable, other)
+
+
+def test_any_registered_builder_can_be_saved(tmp_path):
+    model = tic.FlowModel(scaled_normal, size=2)
+    model.compile("adam")
+    x = np.ones([4, 2], np.float32)
+    model.fit(x, verbose=0)
+    model.save(tmp_path / "normal.keras")
+    loaded = keras.saving.load_model(tmp_path / "normal.keras")
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+
+
+def unregistered():
+    return scaled_normal(2)
+
+
+@pytest.mark.parametrize("what", [unregistered, unregistered()], ids=["builder", "distribution"])
+def test_what_cannot_be_saved_whole_says_what_to_do_instead(tmp_path, what):
+    with pytest.raises(ValueError, match=r"FlowModel\(tic.glow, .*save_weights"):
+        tic.FlowModel(what).save(tmp_path / "flow.keras")
+
+
+def test_an_unknown_builder_says_what_to_import():
+    config = {"name": "flow", "builder": "elsewhere>flow", "arguments": {}}
+    with pytest.raises(ValueError, match="no registered builder 'elsewhere>flow'; import"):
+        tic.FlowModel.from_config(config)
+
+
+def test_arguments_without_a_builder_are_an_error():
+    with pytest.raises(TypeError, match=r"needs a tfd.Distribution, or a function.*\['size'\]"):
+        tic.FlowModel(scaled_normal(2), size=2)
+
+
+def test_a_checkpoint_restores_the_distribution(tmp_path):
+    model, x = trained(levels=1), tf.constant(images())
+    path = tf.train.Checkpoint(distribution=model.distribution).save(tmp_path / "flow")
+    other = tic.glow([4, 4, 1], 1, 1, width=4, seed=1)
+    tf.train.Checkpoint(distribution=other).restore(path).assert_consumed()
+    expected = model.distribution.log_prob(x)
+    np.testing.assert_array_equal(other.log_prob(tf.identity(x)), expected)
+
+
+def test_a_saved_model_has_density_and_seeded_samples(tmp_path):
+    flow = trained(levels=1).distribution
+
+    class Exported(tf.Module):
+        def __init__(self):
+            self.flow = flow
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 4, 4, 1])])
+        def log_prob(self, x):
+            return self.flow.log_prob(x)
+
+        @tf.function(input_signature=[tf.TensorSpec([], tf.int32), tf.TensorSpec([2], tf.int32)])
+        def sample(self, count, seed):
+            return self.flow.sample(count, seed=seed)
+
+    tf.saved_model.save(Exported(), tmp_path / "saved")
+    loaded = tf.saved_model.load(tmp_path / "saved")
+    x = tf.constant(images())
+    np.testing.assert_allclose(loaded.log_prob(x), flow.log_prob(tf.identity(x)), rtol=1e-5)
+    seed = tf.constant([1, 2])
+    samples = loaded.sample(3, seed)
+    np.testing.assert_allclose(samples, flow.sample(3, seed=seed), rtol=1e-4, atol=1e-3)
+
+
+def test_export_serves_the_density(tmp_path):
+    model = trained(levels=1)
+    model.export(
+        tmp_path / "exported",
+        input_signature=[keras.InputSpec(shape=[None, 4, 4, 1], dtype="float32")],
+        verbose=False,
+    )
+    loaded = tf.saved_model.load(tmp_path / "exported")
+    served = loaded.serve(tf.constant(images()))
+    np.testing.assert_allclose(served, model.predict(images(), verbose=0), rtol=1e-5)

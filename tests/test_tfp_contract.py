@@ -1,0 +1,170 @@
+"""What TFP's users may expect of any bijector, for each layer of the registry."""
+
+import copy
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+from registry import LAYERS
+
+import tfp_invconv as tic
+
+tfb = tfp.bijectors
+tfd = tfp.distributions
+
+# Those with a Keras network can't cross the boundaries of TensorFlow's functions as arguments.
+OF_PARAMETERS = {
+    name: case
+    for name, case in LAYERS.items()
+    if isinstance(
+        case.make(case.event_shape, seed=0, dtype=tf.float32), tfb.AutoCompositeTensorBijector
+    )
+}
+
+
+def test_all_layers_without_a_network_are_composite_tensors():
+    others = {name.split(" ")[0] for name in LAYERS.keys() - OF_PARAMETERS.keys()}
+    assert others == {
+        "AdditiveCoupling",
+        "AffineCoupling",
+        "ChannelCoupling",
+        "ConditionalChain",
+        "ConvolutionCoupling",
+        "PartialChannels",
+        "QuadCoupling",
+    }
+
+
+@pytest.fixture(params=LAYERS, name="case")
+def fixture_case(request):
+    return LAYERS[request.param]
+
+
+@pytest.fixture(params=OF_PARAMETERS, name="plain_case")
+def fixture_plain_case(request):
+    return LAYERS[request.param]
+
+
+def test_argument_result_and_loop_state_of_functions(plain_case):
+    bijector, y = plain_case.bijector(), plain_case.input([2])
+    expected = bijector.inverse(y)
+
+    @tf.function
+    def through(layer, y):
+        return layer, layer.inverse(y)
+
+    returned, x = through(bijector, tf.identity(y))
+    np.testing.assert_allclose(x, expected, atol=1e-12)
+    np.testing.assert_allclose(returned.inverse(tf.identity(y)), expected, atol=1e-12)
+    if bijector.inverse_event_shape(plain_case.event_shape) != plain_case.event_shape:
+        return  # A loop's state keeps its shape.
+
+    @tf.function
+    def twice(layer, y):
+        step = lambda i, layer, y: (i + 1, layer, layer.inverse(y))  # noqa: E731
+        return tf.while_loop(lambda i, *_: i < 2, step, (0, layer, y))[2]
+
+    # Variables stay outside of a loop: its state is tensors.
+    names = [n for n in bijector.parameter_properties() if getattr(bijector, n) is not None]
+    frozen = bijector.copy(**{n: tf.convert_to_tensor(getattr(bijector, n)) for n in names})
+    np.testing.assert_allclose(
+        twice(frozen, tf.identity(y)), bijector.inverse(tf.identity(x)), atol=1e-12
+    )
+
+
+def test_signature_of_a_saved_model(plain_case, tmp_path):
+    bijector, y = plain_case.bijector(), plain_case.input([2])
+    module = tf.Module()
+    module.bijector = bijector
+    module.inverse = tf.function(
+        bijector.inverse, input_signature=[tf.TensorSpec([None, *plain_case.event_shape], y.dtype)]
+    )
+    tf.saved_model.save(module, tmp_path)
+    loaded = tf.saved_model.load(tmp_path)
+    np.testing.assert_allclose(loaded.inverse(y), bijector.inverse(tf.identity(y)), atol=1e-12)
+
+
+def batch_of_two(case):
+    """The layer with a batch of two sets of parameters; their names; the first of them."""
+    single = case.bijector()
+    names = [n for n in single.parameter_properties() if getattr(single, n) is not None]
+    one = {name: tf.convert_to_tensor(getattr(single, name)) for name in names}
+    ones = (tf.newaxis,) * (case.event_ndims - single.forward_min_event_ndims)
+    both = {n: tf.stack([v, 1.5 * v])[(slice(None), *ones)] for n, v in one.items()}
+    return single.copy(**both), single
+
+
+def test_slices_of_a_batch_are_its_bijectors(plain_case):
+    if not plain_case.batched:
+        return
+    batched, single = batch_of_two(plain_case)
+    assert batched.experimental_batch_shape(x_event_ndims=plain_case.event_ndims) == [2]
+    if plain_case.event_ndims != batched.forward_min_event_ndims:
+        return  # Elementwise: the batch has the event's axes of size one, too.
+    y = plain_case.input([3])
+    np.testing.assert_allclose(batched[0].inverse(y), single.inverse(tf.identity(y)), atol=1e-12)
+    assert batched[..., :1].experimental_batch_shape() == [1]
+
+
+def test_copies_equality_and_hash(case):
+    bijector = case.bijector()
+    same, renamed = bijector.copy(), bijector.copy(name="another")
+    assert same == bijector and hash(same) == hash(bijector)
+    assert renamed.name == "another"
+    other = case.bijector()
+    if other.variables:
+        assert other != bijector
+
+
+def test_event_shapes_and_dtypes_are_inferred(case):
+    bijector = case.bijector()
+    latent = bijector.inverse_event_shape(case.event_shape)
+    assert latent == bijector.inverse(case.input()).shape
+    assert bijector.forward_event_shape(latent) == case.event_shape
+    np.testing.assert_array_equal(
+        bijector.inverse_event_shape_tensor(tf.constant(case.event_shape)), latent
+    )
+    np.testing.assert_array_equal(
+        bijector.forward_event_shape_tensor(tf.constant(latent.as_list())), case.event_shape
+    )
+    unknown = [None] * (case.event_ndims - 1) + [case.event_shape[-1]]
+    assert bijector.inverse_event_shape(unknown).rank == case.event_ndims
+    if bijector.dtype is not None:
+        assert bijector.forward_dtype() == bijector.inverse_dtype() == tf.float64
+
+
+def test_vectorized_map(case):
+    bijector, y = case.bijector(), case.input([3])
+    x = tf.vectorized_map(bijector.inverse, y)
+    np.testing.assert_allclose(x, bijector.inverse(tf.identity(y)), atol=1e-11)
+    back = tf.vectorized_map(bijector.forward, x)
+    np.testing.assert_allclose(back, y, atol=1e-10)
+
+
+def test_a_deep_copy_has_variables_of_its_own(case):
+    bijector, y = case.bijector(), case.input([2])
+    expected = bijector.inverse(y).numpy()
+    twin = copy.deepcopy(bijector)
+    assert len(twin.trainable_variables) == len(bijector.trainable_variables)
+    assert not {id(v) for v in twin.variables} & {id(v) for v in bijector.variables}
+    np.testing.assert_allclose(twin.inverse(tf.identity(y)), expected, atol=1e-12)
+    for variable in bijector.trainable_variables:
+        variable.assign_add(tf.ones_like(variable))
+    np.testing.assert_allclose(twin.inverse(tf.identity(y)), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "layer, parameters",
+    [
+        (tic.ActNorm, {"shift": [3], "log_scale": [3]}),
+        (tic.SLogGate, {"log_alpha": []}),
+        (tic.DCTSymmetricConv, {"log_response": [4, 5, 3]}),
+    ],
+)
+def test_make_trainable_where_the_batch_and_event_decide_the_shapes(layer, parameters):
+    values = {name: tf.zeros(shape) for name, shape in parameters.items()}
+    trainable = tfp.experimental.util.make_trainable(layer(**values))
+    assert len(trainable.trainable_variables) == len(parameters)
+    x = tf.ones([2, 4, 5, 3])
+    assert trainable.inverse(x).shape == x.shape

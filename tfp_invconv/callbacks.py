@@ -1,0 +1,67 @@
+"""Keras callbacks that show what a flow has learned."""
+
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from tfp_invconv import plots
+
+
+class SampleImages(keras.callbacks.Callback):
+    """Writes a grid of samples after every n-th epoch, from the same latents each time.
+
+    So the pictures show how the flow that makes them changes, and nothing else. The files are
+    `epoch-0001.png` and so on in `folder`; with `log_dir`, TensorBoard shows them as well.
+
+    #### Examples
+
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> import tfp_invconv as tic
+    >>> model = tic.FlowModel(tic.glow, event_shape=[4, 4, 1], levels=1, depth=1, width=4)
+    >>> model.compile("adam")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     pictures = tic.callbacks.SampleImages(folder, every=2, count=4)
+    ...     x = np.random.default_rng(0).uniform(0, 256, [8, 4, 4, 1])
+    ...     history = model.fit(x.astype("float32"), epochs=5, callbacks=[pictures], verbose=0)
+    ...     print(sorted(os.listdir(folder)))
+    ['epoch-0002.png', 'epoch-0004.png']
+    """
+
+    def __init__(
+        self, folder, every=1, count=64, *, condition=None, max_value=255, seed=0, log_dir=None
+    ):
+        """Makes the callback.
+
+        Args:
+          folder: of the pictures; made if it is not there.
+          every: number of epochs from one picture to the next.
+          count: number of samples in a picture.
+          condition: for a conditional flow, as in `FlowModel.sample`.
+          max_value: the pixel value that is white.
+          seed: int, of the latents.
+          log_dir: folder of TensorBoard's log, or None.
+
+        Raises:
+          ValueError: if `every` or `count` is no positive int.
+        """
+        super().__init__()
+        for argument, value in (("every", every), ("count", count)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"SampleImages: {argument} must be at least 1; got {value!r}.")
+        self._folder, self._every, self._count = Path(folder), every, count
+        self._condition, self._max_value, self._seed = condition, max_value, seed
+        self._writer = log_dir and tf.summary.create_file_writer(str(log_dir))
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Writes a picture if it is time for one."""
+        if (epoch + 1) % self._every:
+            return
+        samples = self.model.sample(self._count, condition=self._condition, seed=self._seed)
+        path = self._folder / f"epoch-{epoch + 1:04d}.png"
+        grid = plots.image_grid(samples, max_value=self._max_value, path=path)
+        if self._writer:
+            with self._writer.as_default():
+                tf.summary.image("samples", grid[tf.newaxis], step=epoch + 1)
+            self._writer.flush()
