@@ -3,10 +3,12 @@
 import tensorflow_probability as tfp
 from tensorflow_probability.python.internal import cache_util
 
+from tfp_invconv.bijectors._hashed_once import HashedOnce
+
 tfb = tfp.bijectors
 
 
-class OnePassBijector(tfb.Bijector):
+class OnePassBijector(HashedOnce, tfb.Bijector):
     """Base class: value and log-determinant together, once for each input.
 
     TFP asks for them in two calls with the same tensor, and would evaluate a coupling's network

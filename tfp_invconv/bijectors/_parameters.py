@@ -77,6 +77,12 @@ def event_channels(event_shape, layer, ranks=(3,)):
     return shape[-1]
 
 
+def num_pixels(x):
+    """H W of `[..., H, W, C]` in the dtype of x: a number where both are known."""
+    pixels = x.shape[-3:-1].num_elements()
+    return pixels if pixels is not None else tf.cast(tf.reduce_prod(tf.shape(x)[-3:-1]), x.dtype)
+
+
 def spawn_seeds(seed, count):
     """`count` independent integer seeds made from `seed`; fresh ones if that is None."""
     return [int(s) for s in np.random.SeedSequence(seed).generate_state(count)]

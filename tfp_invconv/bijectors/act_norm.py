@@ -4,6 +4,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_invconv.bijectors import _parameters as params
+from tfp_invconv.bijectors._hashed_once import ParameterBijector
 
 tfb = tfp.bijectors
 
@@ -11,7 +12,7 @@ tfb = tfp.bijectors
 _SMALLEST_DEVIATION = 1e-6
 
 
-class ActNorm(tfb.AutoCompositeTensorBijector):
+class ActNorm(ParameterBijector):
     """Shifts and scales each channel.
 
     ```none

@@ -5,13 +5,12 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_invconv.bijectors import _parameters as params
-from tfp_invconv.ops.causal_conv import CORNERS, causal_conv, dilated, is_bottom
+from tfp_invconv.bijectors._hashed_once import ParameterBijector
+from tfp_invconv.ops.causal_conv import CORNERS, causal_conv, dilated, triangular_kernel
 from tfp_invconv.ops.causal_solve import causal_solve
 
-tfb = tfp.bijectors
 
-
-class AutoregressiveConv(tfb.AutoCompositeTensorBijector):
+class AutoregressiveConv(ParameterBijector):
     """Convolution in which a pixel sees only the pixels towards one corner.
 
     With the corner at the top left and pixels as row vectors of C channels,
@@ -176,19 +175,10 @@ class AutoregressiveConv(tfb.AutoCompositeTensorBijector):
 
     def taps(self):
         """The kernel as it is applied: its corner tap triangular, its diagonal in place."""
-        kernel = tf.convert_to_tensor(self.kernel)
-        size, channels = kernel.shape[-4], kernel.shape[-1]
-        triangle = np.tril if is_bottom(self.corner) else np.triu
-        mask = np.ones([size, size, channels, channels])
-        mask[0, 0] = triangle(mask[0, 0]) - np.eye(channels)
-        diagonal = np.zeros_like(mask)
-        diagonal[0, 0] = np.eye(channels)
-        if self.log_scale is not None:
-            scale = tf.exp(self.log_scale)[..., tf.newaxis, tf.newaxis, tf.newaxis, :]
-        else:
-            scale = tf.ones([], kernel.dtype)
-        return kernel * tf.constant(mask, kernel.dtype) + scale * tf.constant(
-            diagonal, kernel.dtype
+        return triangular_kernel(
+            tf.convert_to_tensor(self.kernel),
+            None if self.log_scale is None else tf.convert_to_tensor(self.log_scale),
+            self.corner,
         )
 
     def _inverse(self, y):
@@ -202,5 +192,4 @@ class AutoregressiveConv(tfb.AutoCompositeTensorBijector):
     def _inverse_log_det_jacobian(self, y):
         if self.log_scale is None:
             return tf.zeros([], self.dtype)
-        pixels = tf.cast(tf.reduce_prod(tf.shape(y)[-3:-1]), self.dtype)
-        return pixels * tf.reduce_sum(self.log_scale, -1)
+        return params.num_pixels(y) * tf.reduce_sum(self.log_scale, -1)

@@ -5,12 +5,11 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_invconv.bijectors import _parameters as params
+from tfp_invconv.bijectors._hashed_once import ParameterBijector
 from tfp_invconv.bijectors.autoregressive_conv import AutoregressiveConv
 
-tfb = tfp.bijectors
 
-
-class CInC3x3(tfb.AutoCompositeTensorBijector):
+class CInC3x3(ParameterBijector):
     """Invertible 3 x 3 convolution: one, padded with two pixels on the top and on the left.
 
     ```none

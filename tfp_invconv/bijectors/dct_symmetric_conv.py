@@ -5,12 +5,11 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_invconv.bijectors import _parameters as params
+from tfp_invconv.bijectors._hashed_once import ParameterBijector
 from tfp_invconv.ops.symmetric_conv import dct1, symmetric_conv
 
-tfb = tfp.bijectors
 
-
-class DCTSymmetricConv(tfb.AutoCompositeTensorBijector):
+class DCTSymmetricConv(ParameterBijector):
     """Depthwise symmetric convolution: every channel with a filter of its own, as long as it.
 
     With the DCT of type one along `axes`, one after the other,

@@ -4,12 +4,11 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_invconv.bijectors import _parameters as params
+from tfp_invconv.bijectors._hashed_once import ParameterBijector
 from tfp_invconv.bijectors.autoregressive_conv import AutoregressiveConv
 
-tfb = tfp.bijectors
 
-
-class EmergingConv(tfb.AutoCompositeTensorBijector):
+class EmergingConv(ParameterBijector):
     """Invertible convolution with the receptive field of a k x k one.
 
     Two quadrant convolutions with opposite corners and opposite channel order, k = 2 m - 1:
@@ -190,7 +189,6 @@ class EmergingConv(tfb.AutoCompositeTensorBijector):
         return self._first.forward(self._second.forward(x))
 
     def _inverse_log_det_jacobian(self, y):
-        # Neither looks at more of the image than its size.
-        return self._first.inverse_log_det_jacobian(
-            y, event_ndims=3
-        ) + self._second.inverse_log_det_jacobian(y, event_ndims=3)
+        scales = [s for s in (self.log_scale_1, self.log_scale_2) if s is not None]
+        sums = [tf.reduce_sum(scale, -1) for scale in scales]
+        return params.num_pixels(y) * sum(sums, tf.zeros([], self.dtype))

@@ -5,12 +5,11 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_invconv.bijectors import _parameters as params
+from tfp_invconv.bijectors._hashed_once import ParameterBijector
 from tfp_invconv.ops.householder import householder_product
 
-tfb = tfp.bijectors
 
-
-class HouseholderQR1x1(tfb.AutoCompositeTensorBijector):
+class HouseholderQR1x1(ParameterBijector):
     """Invertible 1 x 1 convolution: one learned C x C matrix W = Q R for all pixels.
 
     ```none
@@ -169,8 +168,7 @@ class HouseholderQR1x1(tfb.AutoCompositeTensorBijector):
         )
 
     def _inverse_log_det_jacobian(self, y):
-        pixels = tf.cast(tf.reduce_prod(tf.shape(y)[-3:-1]), self.dtype)
-        return pixels * tf.reduce_sum(self.log_scale, -1)
+        return params.num_pixels(y) * tf.reduce_sum(self.log_scale, -1)
 
     def _parameter_control_dependencies(self, is_init):
         if not self.validate_args or is_init == params.is_ref(self.reflections):

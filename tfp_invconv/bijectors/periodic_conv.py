@@ -5,6 +5,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_invconv.bijectors import _parameters as params
+from tfp_invconv.bijectors._hashed_once import ParameterBijector
 from tfp_invconv.ops.circular_conv import (
     circular_conv,
     circular_is_singular,
@@ -12,10 +13,8 @@ from tfp_invconv.ops.circular_conv import (
     circular_solve,
 )
 
-tfb = tfp.bijectors
 
-
-class PeriodicConv(tfb.AutoCompositeTensorBijector):
+class PeriodicConv(ParameterBijector):
     """Invertible convolution of images that wrap around at their borders.
 
     ```none

@@ -4,6 +4,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_invconv.bijectors import _parameters as params
+from tfp_invconv.bijectors._hashed_once import ParameterBijector
 
 tfb = tfp.bijectors
 
@@ -12,7 +13,7 @@ tfb = tfp.bijectors
 _SERIES_BELOW = 0.03
 
 
-class SLogGate(tfb.AutoCompositeTensorBijector):
+class SLogGate(ParameterBijector):
     """Symmetric logarithm of each number, the identity for small ones.
 
     With alpha = exp(log_alpha),

@@ -4,11 +4,10 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_invconv.bijectors import _parameters as params
+from tfp_invconv.bijectors._hashed_once import ParameterBijector
 
-tfb = tfp.bijectors
 
-
-class Squeeze(tfb.AutoCompositeTensorBijector):
+class Squeeze(ParameterBijector):
     """Moves each block of b x b pixels into the channels of one.
 
     ```none

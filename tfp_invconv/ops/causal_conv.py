@@ -12,6 +12,8 @@ for the bottom corners and upper for the top ones.
 import numpy as np
 import tensorflow as tf
 
+from tfp_invconv.ops.traced_once import traced_once
+
 CORNERS = ("top_left", "top_right", "bottom_left", "bottom_right")
 
 
@@ -25,6 +27,31 @@ def is_right(corner):
     return corner.endswith("right")
 
 
+@traced_once
+def triangular_kernel(kernel, log_scale, corner):
+    """The kernel with a triangular corner tap.
+
+    Args:
+      kernel: `[..., m, m, C, C]`.
+      log_scale: `[..., C]`, the logarithm of the corner tap's diagonal, or None for ones.
+      corner: one of `CORNERS`.
+
+    Returns:
+      `[..., m, m, C, C]`.
+    """
+    size, channels = kernel.shape[-4], kernel.shape[-1]
+    triangle = np.tril if is_bottom(corner) else np.triu
+    mask = np.ones([size, size, channels, channels])
+    mask[0, 0] = triangle(mask[0, 0]) - np.eye(channels)
+    diagonal = np.zeros_like(mask)
+    diagonal[0, 0] = np.eye(channels)
+    diagonal = tf.constant(diagonal, kernel.dtype)
+    if log_scale is not None:
+        diagonal *= tf.exp(log_scale)[..., tf.newaxis, tf.newaxis, tf.newaxis, :]
+    return kernel * tf.constant(mask, kernel.dtype) + diagonal
+
+
+@traced_once
 def causal_conv(x, kernel, corner):
     """Convolves `x` with a quadrant kernel.
 

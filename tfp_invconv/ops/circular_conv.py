@@ -20,12 +20,14 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_invconv.ops.causal_conv import broadcast_batch
+from tfp_invconv.ops.traced_once import traced_once
 
 # An FFT needs the channels out of the way: two transpositions, which up to this side cost more than
 # the product with a matrix (twice as much at 8 and 16, as much at 64, 0.7 of it at 128).
 _LONGEST_MATRIX = 64
 
 
+@traced_once
 def circular_conv(x, kernel):
     """Convolves `x` periodically with a k x k kernel.
 
@@ -42,6 +44,7 @@ def circular_conv(x, kernel):
     return _multiply(x, _responses(kernel, *_size(x)))
 
 
+@traced_once
 def circular_solve(z, kernel):
     """Returns the x with `circular_conv(x, kernel) == z`.
 
@@ -58,6 +61,7 @@ def circular_solve(z, kernel):
     return _multiply(z, _inverse(responses, q, r))
 
 
+@traced_once
 def circular_log_abs_det(kernel, height, width):
     """log |det| of the convolution of H x W images: `[...]` for a kernel `[..., k, k, C, C]`."""
     logs = _log_abs_det(_responses(kernel, height, width))
