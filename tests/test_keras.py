@@ -19,8 +19,18 @@ def data(count=64):
     return (rng.normal(size=[count, 3]) @ rng.normal(size=[3, 3]) + 4.0).astype(np.float32)
 
 
+@keras.saving.register_keras_serializable("tests")
+def small_flow(seed):
+    layers = [
+        tic.ActNorm.trainable([3]),
+        tic.AffineCoupling.trainable([3], width=4, seed=seed),
+    ]
+    base = tfd.MultivariateNormalDiag([0.0, 0.0, 0.0])
+    return tfd.TransformedDistribution(base, tfb.Chain(layers))
+
+
 def model(optimizer=None, seed=0, **options):
-    made = tic.FlowModel(tic.conf, event_shape=[3], depth=2, width=8, seed=seed)
+    made = tic.FlowModel(small_flow, seed=seed)
     made.compile(optimizer or keras.optimizers.Adam(0.01), **options)
     return made
 
@@ -159,7 +169,7 @@ def test_the_same_training_in_every_mode(options):
 
 
 def test_frozen_parameters_stay():
-    network = tic.networks.mlp([1], 4, width=4, seed=0)
+    network = tic.networks.mlp([2], 2, width=4, seed=0)
     network.trainable = False
     shift = tf.Variable([1.0, 2.0, 3.0], trainable=False)
     chain = tfb.Chain([tfb.Shift(shift), tic.AffineCoupling(network, event_ndims=1)])
@@ -167,10 +177,10 @@ def test_frozen_parameters_stay():
     trained = tic.FlowModel(tfd.TransformedDistribution(loose, chain))
     trained.compile(keras.optimizers.SGD(0.1))
     before = [variable.numpy() for variable in trained.non_trainable_variables]
-    assert len(before) == len(network.variables) + 1 + 1  # and the metric's, below
+    assert len(before) == len(network.variables) + 1
     losses(trained)
     assert len(trained.trainable_variables) == 1
-    for value, variable in zip(before, trained.non_trainable_variables, strict=False):
+    for value, variable in zip(before, trained.non_trainable_variables, strict=True):
         np.testing.assert_array_equal(value, variable.numpy())
 
 
@@ -182,7 +192,7 @@ def test_a_parameter_can_be_frozen_by_its_name():
     trained.initialize(data())
     before = [variable.numpy() for variable in frozen]
     losses(trained)
-    assert len(frozen) == 4
+    assert len(frozen) == 2
     for value, variable in zip(before, frozen, strict=True):
         np.testing.assert_array_equal(value, variable.numpy())
 

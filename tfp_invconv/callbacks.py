@@ -41,7 +41,7 @@ class SampleImages(keras.callbacks.Callback):
           condition: for a conditional flow, as in `FlowModel.sample`.
           max_value: the pixel value that is white.
           seed: int, of the latents.
-          log_dir: folder of TensorBoard's log, or None.
+          log_dir: folder of TensorBoard's log, or None; needs the package tensorboard.
 
         Raises:
           ValueError: if `every` or `count` is no positive int.

@@ -292,22 +292,25 @@ def _leaves(bijector, path):
 
 
 def _variables_in(module):
-    """The (variable, trainable) that `tf.Module` finds, then those of Keras networks."""
-    modules = (module, *module.submodules)
-    networks = [n for m in modules for n in _networks_in(getattr(m, "parameters", {}), set())]
-    # A frozen Keras layer says so; its tf.Variable does not.
-    of_networks = {id(v.value): (v.value, v.trainable) for n in networks for v in n.variables}
-    found = {id(v): (v, v.trainable) for v in module.variables} | of_networks
+    """The (variable, trainable) that `tf.Module` finds, then those in networks and functions."""
+    found = {id(v): (v, v.trainable) for v in module.variables}
+    for bijector in (module, *module.submodules):
+        for part in _hidden_in(getattr(bijector, "parameters", {}), set()):
+            if isinstance(part, keras.Layer):
+                # A frozen Keras layer says so; its tf.Variable does not.
+                found |= {id(v.value): (v.value, v.trainable) for v in part.variables}
+            else:
+                found.setdefault(id(part), (part, part.trainable))
     return found.values()
 
 
-def _networks_in(value, seen):
-    """Keras layers in the arguments of a bijector, in the functions among them too."""
+def _hidden_in(value, seen):
+    """Keras layers and variables in a bijector's arguments, in the functions among them too."""
+    if isinstance(value, (keras.Layer, tf.Variable)):
+        return [value]
     if id(value) in seen or isinstance(value, (tf.Module, tf.Tensor, np.ndarray)):
         return []
     seen.add(id(value))
-    if isinstance(value, keras.Layer):
-        return [value]
     if isinstance(value, dict):
         inside = list(value.values())
     elif isinstance(value, (list, tuple)):
@@ -321,7 +324,7 @@ def _networks_in(value, seen):
         inside = [value.__func__, value.__self__]
     else:
         inside = []
-    return [network for item in inside for network in _networks_in(item, seen)]
+    return [part for item in inside for part in _hidden_in(item, seen)]
 
 
 def _checked(x, caller):

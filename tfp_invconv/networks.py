@@ -152,22 +152,21 @@ def _network(input_shape, condition_size, layer, sizes, drop, rate, seed, dtype)
     inputs = [keras.Input(tuple(input_shape), dtype=input_dtype)]
     h = inputs[0]
     seeds = np.random.SeedSequence(seed).generate_state(len(sizes) - 1)
-    for size, layer_seed in zip(sizes[:-1], seeds, strict=True):
+    for i, (size, layer_seed) in enumerate(zip(sizes[:-1], seeds, strict=True), 1):
         weights = keras.initializers.HeNormal(seed=int(layer_seed))
-        if condition_size and len(inputs) == 1:
+        options = dict(kernel_initializer=weights, name=f"hidden_{i}", dtype=policy)
+        if i == 1 and condition_size:
             inputs.append(keras.Input((condition_size,), dtype=input_dtype))
             shift = keras.layers.Dense(
-                size[0], use_bias=False, kernel_initializer=weights, dtype=policy
+                size[0], use_bias=False, kernel_initializer=weights, name="condition", dtype=policy
             )(inputs[1])
-            shift = keras.layers.Reshape([1] * (len(input_shape) - 1) + [size[0]], dtype=policy)(
-                shift
-            )
-            h = layer(*size, kernel_initializer=weights, dtype=policy)(h)
-            h = keras.layers.Add(dtype=policy)([h, shift])
+            per_channel = [1] * (len(input_shape) - 1) + [size[0]]
+            shift = keras.layers.Reshape(per_channel, dtype=policy)(shift)
+            h = keras.layers.Add(dtype=policy)([layer(*size, **options)(h), shift])
             h = keras.layers.ReLU(dtype=policy)(h)
         else:
-            h = layer(*size, activation="relu", kernel_initializer=weights, dtype=policy)(h)
+            h = layer(*size, activation="relu", **options)(h)
         if rate:
             h = drop(rate, seed=int(layer_seed), dtype=policy)(h)
-    outputs = layer(*sizes[-1], kernel_initializer="zeros", dtype=policy)(h)
+    outputs = layer(*sizes[-1], kernel_initializer="zeros", name="outputs", dtype=policy)(h)
     return keras.Model(inputs if condition_size else inputs[0], outputs)

@@ -139,10 +139,10 @@ class EmergingConv(ParameterBijector):
             for s in params.spawn_seeds(seed, 2)
         ]
         return cls(
-            kernel_1=halves[0].kernel,
-            kernel_2=halves[1].kernel,
-            log_scale_1=halves[0].log_scale,
-            log_scale_2=halves[1].log_scale,
+            kernel_1=tf.Variable(halves[0].kernel, name="kernel_1"),
+            kernel_2=tf.Variable(halves[1].kernel, name="kernel_2"),
+            log_scale_1=tf.Variable(halves[0].log_scale, name="log_scale_1"),
+            log_scale_2=tf.Variable(halves[1].log_scale, name="log_scale_2"),
             dilation=dilation,
             validate_args=validate_args,
             name=name,

@@ -1,7 +1,6 @@
 """Space to depth: trades height and width for channels."""
 
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 from tfp_invconv.bijectors import _parameters as params
 from tfp_invconv.bijectors._hashed_once import ParameterBijector
