@@ -61,7 +61,7 @@ def test_log_det_is_that_of_the_autodiff_jacobian(case):
         with tf.GradientTape() as tape:
             tape.watch(value)
             result = function(value)
-        return tape.batch_jacobian(result, value)
+        return tape.batch_jacobian(result, value, experimental_use_pfor=False)
 
     def log_det(function, value):
         return np.linalg.slogdet(np.reshape(jacobian(function, value), [-1, size, size]))[1]

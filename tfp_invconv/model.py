@@ -1,14 +1,13 @@
 """A Keras model around a TFP distribution: maximum likelihood by `fit`."""
 
-import collections
-import functools
-import inspect
 import math
 
 import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
+
+from tfp_invconv import _replicas, _variables
 
 tfd = tfp.distributions
 
@@ -78,7 +77,7 @@ class FlowModel(keras.Model):
         super().__init__(name=name, dtype=tf.as_dtype(distribution.dtype).name)
         self.distribution = distribution
         self._made_by = (builder, arguments)
-        self._rows = _layers_with_variables(distribution)
+        self._rows = _variables.layers_with_variables(distribution)
         self.flow_variables = [
             keras.Variable(variable, trainable=trainable, name=variable_name)
             for _, variables in self._rows
@@ -98,9 +97,10 @@ class FlowModel(keras.Model):
         x, kwargs = inputs, {}
         if isinstance(inputs, (tuple, list)):
             x, condition = inputs
-            kwargs = _condition(condition)
+            kwargs = _condition(_replicas.not_empty(condition))
         # A new tensor, so that no bijector serves what it cached for the old one.
-        return self.distribution.log_prob(tf.identity(x), **kwargs)
+        log_prob = self.distribution.log_prob(_replicas.not_empty(tf.identity(x)), **kwargs)
+        return log_prob[: tf.shape(x)[0]] if _replicas.is_distributed() else log_prob
 
     def sample(self, sample_shape=(), condition=None, seed=None):
         """Draws samples.
@@ -147,7 +147,7 @@ class FlowModel(keras.Model):
             kwargs.setdefault("shuffle", False)
         x = _checked(x, f"{self.name}.fit")
         batch = _first_batch(x, y, batch_size or 32, f"{self.name}.fit")
-        self.initialize(self._paired(batch)[0])
+        self.initialize(_replicas.from_chief(self._paired(batch)[0], self.distribute_strategy))
         return super().fit(x, _targets(x, y, kwargs), batch_size=batch_size, **kwargs)
 
     def evaluate(self, x=None, y=None, **kwargs):
@@ -156,11 +156,11 @@ class FlowModel(keras.Model):
 
     def train_step(self, data):
         """As Keras's, the target being the condition where the distribution takes one."""
-        return super().train_step(self._paired(data))
+        return _replicas.with_an_axis(super().train_step(self._paired(data)))
 
     def test_step(self, data):
         """As Keras's, the target being the condition where the distribution takes one."""
-        return super().test_step(self._paired(data))
+        return _replicas.with_an_axis(super().test_step(self._paired(data)))
 
     def predict_step(self, data):
         """As Keras's, the target being the condition where the distribution takes one."""
@@ -184,8 +184,16 @@ class FlowModel(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """-mean(log_prob), times its sample weights, as this replica's share of the loss."""
-        loss = -tf.reduce_mean(_weighted(y_pred, sample_weight))
-        return loss / tf.distribute.get_strategy().num_replicas_in_sync
+        count = tf.cast(tf.size(y_pred), y_pred.dtype)
+        # A replica may have got nothing of the last batch.
+        loss = -tf.math.divide_no_nan(tf.reduce_sum(_weighted(y_pred, sample_weight)), count)
+        if not _replicas.is_distributed():
+            return loss
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        everywhere = tf.distribute.get_replica_context().all_reduce("SUM", count)
+        # Keras averages the values by their counts; the gradients are for us to weigh.
+        weighted = loss * (count * replicas / everywhere)
+        return (tf.stop_gradient(loss - weighted) + weighted) / replicas
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Updates bits/dim and the metrics given to `compile`."""
@@ -240,6 +248,9 @@ class FlowModel(keras.Model):
         arguments = keras.saving.deserialize_keras_object(config["arguments"])
         return cls(builder, name=config["name"], **arguments)
 
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Nothing: all is built. Over several machines Keras's own fails on pairs (3.15)."""
+
     def _paired(self, batch):
         """A batch of Keras's, (x, condition, weights) being ((x, condition), None, weights)."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
@@ -259,72 +270,6 @@ def _condition(condition):
 
 def _weighted(log_prob, sample_weight):
     return log_prob if sample_weight is None else log_prob * tf.cast(sample_weight, log_prob.dtype)
-
-
-def _layers_with_variables(distribution):
-    """[(layer, [(name, variable, trainable), ...]), ...], each variable once, names unique."""
-    seen, names, rows = set(), collections.Counter(), []
-    layers = _leaves(getattr(distribution, "bijector", None), "")
-    for path, module in [*layers, ("", distribution)]:
-        label, variables = f"{path}{module.name}", []
-        for variable, trainable in _variables_in(module):
-            if id(variable) in seen:
-                continue
-            seen.add(id(variable))
-            name = f"{label}.{variable.name.split(':')[0]}".replace("/", ".")
-            names[name] += 1
-            unique = name if names[name] == 1 else f"{name}_{names[name]}"
-            variables.append((unique, variable, trainable))
-        if variables or module is not distribution:
-            rows.append((label, variables))
-    return rows
-
-
-def _leaves(bijector, path):
-    """The bijectors that are not made of others, each with its place, in the order of the data."""
-    if hasattr(bijector, "bijectors"):
-        for i, inner in enumerate(tf.nest.flatten(bijector.bijectors)):
-            yield from _leaves(inner, f"{path}{i:02d}.")
-    elif hasattr(bijector, "bijector"):
-        yield from _leaves(bijector.bijector, path)
-    elif bijector is not None:
-        yield path, bijector
-
-
-def _variables_in(module):
-    """The (variable, trainable) that `tf.Module` finds, then those in networks and functions."""
-    found = {id(v): (v, v.trainable) for v in module.variables}
-    for bijector in (module, *module.submodules):
-        for part in _hidden_in(getattr(bijector, "parameters", {}), set()):
-            if isinstance(part, keras.Layer):
-                # A frozen Keras layer says so; its tf.Variable does not.
-                found |= {id(v.value): (v.value, v.trainable) for v in part.variables}
-            else:
-                found.setdefault(id(part), (part, part.trainable))
-    return found.values()
-
-
-def _hidden_in(value, seen):
-    """Keras layers and variables in a bijector's arguments, in the functions among them too."""
-    if isinstance(value, (keras.Layer, tf.Variable)):
-        return [value]
-    if id(value) in seen or isinstance(value, (tf.Module, tf.Tensor, np.ndarray)):
-        return []
-    seen.add(id(value))
-    if isinstance(value, dict):
-        inside = list(value.values())
-    elif isinstance(value, (list, tuple)):
-        inside = list(value)
-    elif isinstance(value, functools.partial):
-        inside = [value.func, value.args, value.keywords]
-    elif inspect.isfunction(value):
-        names = inspect.getclosurevars(value)
-        inside = [*names.nonlocals.values(), *names.globals.values()]
-    elif inspect.ismethod(value):
-        inside = [value.__func__, value.__self__]
-    else:
-        inside = []
-    return [part for item in inside for part in _hidden_in(item, seen)]
 
 
 def _checked(x, caller):
