@@ -63,29 +63,82 @@ def causal_conv(x, kernel, corner):
     Returns:
       `[..., H, W, C]`.
     """
-    x = broadcast_batch(x, kernel)
-    size, shape = kernel.shape[-4], x.shape
-    # Both products below walk over the image from its top left.
-    flips = [
-        axis for axis, flip in ((-4, not is_bottom(corner)), (-3, not is_right(corner))) if flip
-    ]
-    filters = tf.reverse(kernel, [kernel.shape.rank + axis for axis in flips]) if flips else kernel
     if kernel.shape.rank == 4:
-        images = tf.reshape(x, tf.concat([[-1], tf.shape(x)[-3:]], 0))
-        z = tf.nn.conv2d(images, filters, 1, pad_near(images, corner, size - 1, size - 1))
-        z = tf.reshape(z, tf.shape(x))
-        z.set_shape(shape)
-        return z
-    height, width, channels = tf.shape(x)[-3], tf.shape(x)[-2], kernel.shape[-1]
+        return _shared_conv(x, kernel, corner)
+    x = broadcast_batch(x, kernel)
+    size, channels, shape = kernel.shape[-4], kernel.shape[-1], x.shape
+    height, width = tf.shape(x)[-3], tf.shape(x)[-2]
     x = tf.pad(x, pad_near(x, corner, size - 1, size - 1))
     taps = [x[..., a : a + height, b : b + width, :] for a in range(size) for b in range(size)]
     patches = tf.concat(taps, -1)
     patches = tf.reshape(patches, tf.concat([tf.shape(x)[:-3], [-1, size**2 * channels]], 0))
     matrix_shape = tf.concat([tf.shape(kernel)[:-4], [size**2 * channels, channels]], 0)
-    z = tf.matmul(patches, tf.reshape(filters, matrix_shape))
+    z = tf.matmul(patches, tf.reshape(_from_top_left(kernel, corner), matrix_shape))
     z = tf.reshape(z, tf.concat([tf.shape(z)[:-2], [height, width, channels]], 0))
     z.set_shape(shape)
     return z
+
+
+def filter_gradient(x, upstream, size, corner):
+    """The gradient of sum(causal_conv(x, kernel, corner) * upstream) for a kernel of m x m taps.
+
+    Args:
+      x: `[..., H, W, C]`.
+      upstream: `[..., H, W, C]`.
+      size: m.
+      corner: one of `CORNERS`.
+
+    Returns:
+      `[m, m, C, C]`.
+    """
+    images, upstream = _images(x), _images(upstream)
+    # Padded here, since TensorFlow's kernels for explicit paddings take two to three times as long.
+    images = tf.pad(images, pad_near(images, corner, size - 1, size - 1))
+    gradient = tf.raw_ops.Conv2DBackpropFilter(
+        input=images,
+        filter_sizes=[size, size, x.shape[-1], x.shape[-1]],
+        out_backprop=upstream,
+        strides=[1, 1, 1, 1],
+        padding="VALID",
+    )
+    return _from_top_left(gradient, corner)
+
+
+def _shared_conv(x, kernel, corner):
+    """The convolution with one kernel for all images."""
+    size = kernel.shape[0]
+
+    @tf.custom_gradient
+    def conv(x, kernel):
+        images = _images(x)
+        paddings = pad_near(images, corner, size - 1, size - 1)
+        z = tf.nn.conv2d(images, _from_top_left(kernel, corner), 1, paddings)
+
+        def gradient(upstream):
+            opposite = CORNERS[-1 - CORNERS.index(corner)]
+            grad_x = causal_conv(upstream, tf.linalg.matrix_transpose(kernel), opposite)
+            return grad_x, filter_gradient(x, upstream, size, corner)
+
+        return tf.reshape(z, tf.shape(x)), gradient
+
+    z = conv(x, kernel)
+    z.set_shape(x.shape)
+    return z
+
+
+def _images(x):
+    """With one batch dimension."""
+    return tf.reshape(x, tf.concat([[-1], tf.shape(x)[-3:]], 0))
+
+
+def _from_top_left(kernel, corner):
+    """The taps in the order in which TensorFlow's convolution meets them, or back."""
+    flips = [
+        kernel.shape.rank + axis
+        for axis, flip in ((-4, not is_bottom(corner)), (-3, not is_right(corner)))
+        if flip
+    ]
+    return tf.reverse(kernel, flips) if flips else kernel
 
 
 def pad_near(x, corner, rows, columns):

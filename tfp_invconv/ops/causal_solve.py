@@ -20,6 +20,7 @@ from tfp_invconv.ops.causal_conv import (
     CORNERS,
     broadcast_batch,
     causal_conv,
+    filter_gradient,
     is_bottom,
     is_right,
     pad_near,
@@ -61,6 +62,8 @@ def causal_solve(z, kernel, corner):
             # From x K = z: dx K = dz - x dK, so one transposed solve serves both gradients.
             opposite = CORNERS[-1 - CORNERS.index(corner)]
             grad_z = causal_solve(upstream, tf.linalg.matrix_transpose(kernel), opposite)
+            if kernel.shape.rank == 4:
+                return grad_z, -filter_gradient(x, grad_z, kernel.shape[0], corner)
             with tf.GradientTape() as tape:
                 tape.watch(kernel)
                 conv = causal_conv(x, kernel, corner)
