@@ -147,6 +147,7 @@ def test_every_act_norm_is_initialised_from_the_first_batch():
 
 
 def test_a_tensor_that_is_kept_is_evaluated_anew():
+    """tensorflow/probability #1510 and #840: the cache of a bijector goes by the tensor."""
     model, x = tic.FlowModel(small_glow()), tf.constant(images(2))
     before = model(x).numpy()
     for variable in model.trainable_variables:
