@@ -55,7 +55,9 @@ def plain_chain():
 
 
 @pytest.mark.parametrize(
-    "make, variables", [(normal, 2), (real_nvp, 4), (plain_chain, 2)], ids=lambda v: str(v)
+    "make, variables",
+    [(normal, 2), (real_nvp, 4), (plain_chain, 2)],
+    ids=lambda value: getattr(value, "__name__", None),
 )
 def test_distributions_of_tfp_train(make, variables):
     x = np.random.default_rng(0).normal(3.0, 2.0, [500, 2]).astype(np.float32)
