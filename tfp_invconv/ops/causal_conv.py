@@ -116,7 +116,9 @@ def _shared_conv(x, kernel, corner):
 
         def gradient(upstream):
             opposite = CORNERS[-1 - CORNERS.index(corner)]
-            grad_x = causal_conv(upstream, tf.linalg.matrix_transpose(kernel), opposite)
+            # Not the shared function: two that call each other can't be saved as a SavedModel.
+            unshared = causal_conv.__wrapped__
+            grad_x = unshared(upstream, tf.linalg.matrix_transpose(kernel), opposite)
             return grad_x, filter_gradient(x, upstream, size, corner)
 
         return tf.reshape(z, tf.shape(x)), gradient

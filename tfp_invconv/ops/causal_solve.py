@@ -61,12 +61,14 @@ def causal_solve(z, kernel, corner):
         def gradient(upstream):
             # From x K = z: dx K = dz - x dK, so one transposed solve serves both gradients.
             opposite = CORNERS[-1 - CORNERS.index(corner)]
-            grad_z = causal_solve(upstream, tf.linalg.matrix_transpose(kernel), opposite)
+            # Not the shared function: two that call each other can't be saved as a SavedModel.
+            unshared = causal_solve.__wrapped__
+            grad_z = unshared(upstream, tf.linalg.matrix_transpose(kernel), opposite)
             if kernel.shape.rank == 4:
                 return grad_z, -filter_gradient(x, grad_z, kernel.shape[0], corner)
             with tf.GradientTape() as tape:
                 tape.watch(kernel)
-                conv = causal_conv(x, kernel, corner)
+                conv = causal_conv.__wrapped__(x, kernel, corner)
             return grad_z, -tape.gradient(conv, kernel, grad_z)
 
         return x, gradient
