@@ -5,60 +5,24 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from distributed_training import train
 
-# 65 images leave one replica without any in the last batch.
-SCRIPT = """
-import json, os, sys
-import numpy as np, tensorflow as tf, keras
-import tfp_invconv as tic
-from tfp_invconv import _replicas
-
-kind, out = sys.argv[1:]
-if kind == "mirrored":
-    (cpu,) = tf.config.list_physical_devices("CPU")
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-elif kind == "workers":
-    strategy = tf.distribute.MultiWorkerMirroredStrategy()
-else:
-    strategy = tf.distribute.get_strategy()
-
-rng = np.random.default_rng(0)
-count = 64 if kind == "workers" or "even" in kind else 65
-x = rng.uniform(20, 200, [count, 1, 1, 1]) + rng.uniform(0, 20, [count, 4, 4, 1])
-labels = rng.integers(0, 2, count)
-data = tf.data.Dataset.from_tensor_slices((x.astype("float32"), labels)).batch(16)
-with strategy.scope():
-    model = tic.FlowModel(
-        tic.glow, event_shape=[4, 4, 1], levels=1, depth=1, width=4, conditional=2, seed=0
-    )
-    model.compile(keras.optimizers.Adam(0.01))
-history = model.fit(data, epochs=2, verbose=0).history
-replicas = [
-    [v.numpy().tolist() for v in strategy.experimental_local_results(variable.value)]
-    for variable in model.flow_variables
-]
-index = json.loads(os.environ.get("TF_CONFIG", '{"task": {"index": 0}}'))["task"]["index"]
-chief = _replicas.from_chief(tf.fill([2], 3.0 + index), strategy).numpy().tolist()
-evaluated = model.evaluate(data, verbose=0, return_dict=True)
-results = {"history": history, "replicas": replicas, "evaluated": evaluated, "chief": chief}
-json.dump(results, open(out, "w"))
-"""
+SCRIPT = Path(__file__).with_name("distributed_training.py")
 
 
-def run(tmp_path, kinds, environments=None):
-    """Runs the script for each kind at once; returns what each wrote."""
-    script = tmp_path / "train.py"
-    script.write_text(SCRIPT)
-    outs = [tmp_path / f"{i}.json" for i in range(len(kinds))]
+def run(tmp_path, kind, count, environments):
+    """Runs the script once for each environment, all at once; returns what each wrote."""
+    outs = [tmp_path / f"{i}.json" for i in range(len(environments))]
     processes = [
-        subprocess.Popen([sys.executable, script, kind, out], env={**os.environ, **environment})
-        for kind, out, environment in zip(
-            kinds, outs, environments or [{}] * len(kinds), strict=True
+        subprocess.Popen(
+            [sys.executable, SCRIPT, kind, str(count), out], env={**os.environ, **environment}
         )
+        for out, environment in zip(outs, environments, strict=True)
     ]
     try:
         for process in processes:
@@ -81,7 +45,9 @@ def assert_same_training(one, other):
 
 @pytest.mark.slow
 def test_two_devices_train_as_one(tmp_path):
-    one, two = run(tmp_path, ["one", "mirrored"])
+    # 65 images leave one replica without any in the last batch.
+    one = train(tf.distribute.get_strategy(), 65)
+    (two,) = run(tmp_path, "devices", 65, [{}])
     assert [len(variable) for variable in two["replicas"]] == [2] * len(one["replicas"])
     assert_same_training(one, two)
 
@@ -103,7 +69,8 @@ def test_two_workers_train_as_one(tmp_path):
         {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}})}
         for i in range(2)
     ]
-    one, first, second = run(tmp_path, ["even", "workers", "workers"], [{}, *environments])
+    one = train(tf.distribute.get_strategy(), 64)
+    first, second = run(tmp_path, "workers", 64, environments)
     assert_same_training(one, first)
     assert_same_training(first, second)
     # ActNorms are fitted to the chief's batch everywhere, whatever a worker has read itself.

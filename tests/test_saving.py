@@ -34,7 +34,7 @@ def scaled_normal(size):
 
 
 def test_a_whole_model_is_loaded_in_safe_mode_by_a_fresh_process(tmp_path):
-    model = trained(levels=2, conv="emerging")
+    model = trained(levels=1)
     model.save(tmp_path / "flow.keras")
     np.save(tmp_path / "x.npy", images())
     script = f"""
@@ -42,7 +42,6 @@ import keras, numpy as np, tfp_invconv
 model = keras.saving.load_model(r"{tmp_path / "flow.keras"}", safe_mode=True)
 x = np.load(r"{tmp_path / "x.npy"}")
 np.save(r"{tmp_path / "log_prob.npy"}", model.predict(x, verbose=0))
-model.fit(x, verbose=0)  # goes on with the saved optimizer
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
     log_prob = np.load(tmp_path / "log_prob.npy")
