@@ -438,13 +438,15 @@ def main():
     args = parse_arguments()
     set_threads(args)
     times = {"layers": time_layers, "flows": time_flows, "growth": time_growth, "start": time_start}
-    results = {part: times[part](args) for part in args.parts}
+    results = {}
+    for part in args.parts:
+        results[part] = times[part](args)
+        if args.json:
+            args.json.write_text(json.dumps(results, indent=2) + "\n")
     held = [
         row["value"] <= row["target"] for rows in results.values() for row in rows if row["target"]
     ]
     print(f"\n{sum(held)} of {len(held)} targets met")
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":
