@@ -241,6 +241,7 @@ def tensorflow_flows(args):
         coupling_bijector_fn=functools.partial(
             tfb.GlowDefaultNetwork, num_hidden=args.width, kernel_shape=3
         ),
+        exit_bijector_fn=tfb.GlowDefaultExitNetwork,
     )
     latent = tfd.Sample(tfd.Normal(0.0, 1.0), glow.inverse_event_shape(shape))
     pixels = tfb.Chain([tfb.Scale(256.0), tfb.Shift(0.5), glow])
@@ -321,6 +322,7 @@ def time_flows(args):
     for make_flows in frameworks:
         here, there = context.Pipe()
         context.Process(target=serve, args=(there, make_flows, args), daemon=True).start()
+        there.close()  # so that nobody waits for a process that has failed
         connections.append(here)
         flows |= dict.fromkeys(here.recv(), here)
 

@@ -13,6 +13,8 @@ step i + j, since all that it needs was made in earlier steps.
 Kernels with a badly conditioned inverse are solved in float64: see `_accurate`.
 """
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -212,64 +214,64 @@ def _block_matrices(kernel, width, one_block, corner):
     T is the Toeplitz matrix of g(t). U stacks, for each row a above, the Toeplitz matrix of
     k_a(t) g(t) and, before it, what reaches over from the columns of the neighbouring block.
     """
-    size, channels = kernel.shape[-4], kernel.shape[-1]
+    size = kernel.shape[-4]
+    toeplitz = functools.partial(_toeplitz, reverse=is_right(corner))
     inverse = _series_inverse(kernel[..., 0, :, :, :], width, is_bottom(corner))
-    head = _toeplitz(inverse, size, width)
     couple = []
     for a in range(size):
-        taps = kernel[..., a, :, :, :]
+        taps = _side_by_side(kernel[..., a, :, :, :])
         if a > 0:
-            product = _coefficients(tf.matmul(_toeplitz(taps, 1, size), head), channels)
-            couple.append(_toeplitz(product, width, width))
+            product = tf.matmul(taps, _toeplitz(inverse, size, width))
+            couple.append(toeplitz(product, width, width))
         if size > 1 and not one_block:
-            reach = _toeplitz(taps, size - 1, size - 1, first=size - 1)
-            couple.append(tf.matmul(reach, head[..., : (size - 1) * channels, :]))
-    matrices = [_toeplitz(inverse, width, width), *couple]
-    if is_right(corner):
-        matrices = [_reverse_blocks(matrix, channels) for matrix in matrices]
-    return matrices[0], tf.concat(matrices[1:], -2) if couple else None
+            reach = toeplitz(taps, size - 1, size - 1, first=size - 1)
+            couple.append(tf.matmul(reach, toeplitz(inverse, size - 1, width)))
+    return toeplitz(inverse, width, width), tf.concat(couple, -2) if couple else None
+
+
+# A series of C x C coefficients is a matrix [..., C, n * C] of them side by side.
+
+
+def _side_by_side(taps):
+    """The series of taps `[..., n, C, C]`."""
+    terms, channels = taps.shape[-3:-1]
+    shape = tf.concat([tf.shape(taps)[:-3], [channels, terms * channels]], 0)
+    return tf.reshape(tf.einsum("...ncd->...cnd", taps), shape)
 
 
 def _series_inverse(taps, terms, lower):
-    """The first `terms` coefficients, `[..., terms, C, C]`, of 1 / (the series of `taps`).
+    """The first `terms` coefficients of 1 / (the series of `taps`).
 
     `taps` is `[..., m, C, C]`, and `taps[..., 0, :, :]` triangular, lower or upper.
     """
-    channels, batch = taps.shape[-1], tf.shape(taps)[:-3]
+    (size, channels), batch = taps.shape[-3:-1], tf.shape(taps)[:-3]
     eye = tf.eye(channels, batch_shape=batch, dtype=taps.dtype)
     first = tf.linalg.triangular_solve(taps[..., 0, :, :], eye, lower=lower)
     # Once the first coefficient is the identity, the Toeplitz matrix is unit upper triangular.
-    unit = tf.matmul(taps[..., 1:, :, :], first[..., tf.newaxis, :, :])
-    unit = tf.concat([eye[..., tf.newaxis, :, :], unit], -3)
+    stack = tf.concat([batch, [(size - 1) * channels, channels]], 0)
+    rest = tf.matmul(tf.reshape(taps[..., 1:, :, :], stack), first)
+    rest = tf.reshape(rest, tf.concat([batch, [size - 1, channels, channels]], 0))
+    unit = tf.concat([eye, _side_by_side(rest)], -1)
     top = tf.eye(terms * channels, channels, batch_shape=batch, dtype=taps.dtype)
     matrix = _toeplitz(unit, terms, terms)
     row = tf.linalg.triangular_solve(matrix, top, lower=False, adjoint=True)
-    return _coefficients(tf.matmul(first, tf.linalg.matrix_transpose(row)), channels)
+    return tf.matmul(first, row, transpose_b=True)
 
 
-def _toeplitz(series, rows, columns, first=0):
-    """The matrix of C x C blocks whose block (p, q) is `series[..., first + q - p, :, :]`."""
-    terms, channels = series.shape[-3], series.shape[-1]
+def _toeplitz(series, rows, columns, first=0, reverse=False):
+    """The matrix of C x C blocks whose block (p, q) is the coefficient `first + q - p`.
+
+    `reverse` reverses the order of its blocks along both axes.
+    """
+    channels = series.shape[-2]
+    terms = series.shape[-1] // channels
     index = first + np.arange(columns) - np.arange(rows)[:, np.newaxis]
     index = np.where((index >= 0) & (index < terms), index, terms)
-    zero_behind = [[0, 0]] * (series.shape.rank - 3) + [[0, 1], [0, 0], [0, 0]]
-    blocks = tf.gather(tf.pad(series, zero_behind), index, axis=series.shape.rank - 3)
-    blocks = tf.einsum("...pqcd->...pcqd", blocks)
-    shape = [rows * channels, columns * channels]
-    return tf.reshape(blocks, tf.concat([tf.shape(series)[:-3], shape], 0))
-
-
-def _coefficients(row, channels):
-    """The C x C blocks `[..., n, C, C]` of a block row `[..., C, n * C]`."""
-    terms = row.shape[-1] // channels
-    blocks = tf.reshape(row, tf.concat([tf.shape(row)[:-1], [terms, channels]], 0))
-    return tf.einsum("...cqd->...qcd", blocks)
-
-
-def _reverse_blocks(matrix, channels):
-    """Reverses the order of the C x C blocks of a matrix, along both of its axes."""
-    rows, columns = matrix.shape[-2] // channels, matrix.shape[-1] // channels
-    shape = [rows, channels, columns, channels]
-    blocks = tf.reshape(matrix, tf.concat([tf.shape(matrix)[:-2], shape], 0))
-    blocks = tf.reverse(blocks, [blocks.shape.rank - 4, blocks.shape.rank - 2])
-    return tf.reshape(blocks, tf.shape(matrix))
+    index = index[::-1, ::-1] if reverse else index
+    # Row c of a coefficient is the n-th piece of row c of the series, zeros being behind the last.
+    index = index[:, np.newaxis] + (terms + 1) * np.arange(channels)[:, np.newaxis]
+    pieces = tf.pad(series, [[0, 0]] * (series.shape.rank - 1) + [[0, channels]])
+    batch = tf.shape(series)[:-2]
+    pieces = tf.reshape(pieces, tf.concat([batch, [channels * (terms + 1), channels]], 0))
+    blocks = tf.gather(pieces, index, axis=series.shape.rank - 2)
+    return tf.reshape(blocks, tf.concat([batch, [rows * channels, columns * channels]], 0))
