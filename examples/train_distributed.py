@@ -70,8 +70,6 @@ def main():
         )
         model.compile(keras.optimizers.Adam(2e-3))
     model.fit(train_images, epochs=args.epochs, verbose="auto" if is_chief else 0)
-    results = model.evaluate(test_images, verbose=0, return_dict=True)
-    print(f"test bits/dim: {results['bits_per_dim']:.3f}")
     if is_chief:
         args.out.mkdir(parents=True, exist_ok=True)
         model.save_weights(args.out / "model.weights.h5")
@@ -79,6 +77,9 @@ def main():
         max_value = 16 if args.dataset == "digits" else 255
         tic.plots.image_grid(samples, max_value=max_value, scale=4, path=args.out / "samples.png")
         print(f"weights and pictures: {args.out}")
+    # Last, so that no worker leaves while the first one writes.
+    results = model.evaluate(test_images, verbose=0, return_dict=True)
+    print(f"test bits/dim: {results['bits_per_dim']:.3f}")
 
 
 if __name__ == "__main__":
