@@ -107,36 +107,38 @@ def _accurate(z, kernel, corner):
 def _wavefront(z, kernel, corner):
     channels = kernel.shape[-1]
     width, one_block = _block_width(z.shape[-2], kernel)
-    batch, (rows, columns) = tf.shape(z)[:-3], tf.unstack(tf.shape(z)[-3:-1])
+    batch, sizes = tf.shape(z)[:-3], tf.unstack(tf.shape(z)[-3:-1])
+    # Numbers where they are known.
+    rows, columns = (size or sizes[i] for i, size in enumerate(z.shape[-3:-1]))
     blocks = -(-columns // width)
-    steps = rows + blocks - 1
     inverse, couple = _block_matrices(kernel, width, one_block, corner)
 
-    # Images with one kernel in common are the rows of one matrix; else each is a matrix itself.
-    shared = kernel.shape.rank == 4
-    images = [tf.reduce_prod(batch)] if shared else [*tf.unstack(batch, z.shape.rank - 3), 1]
+    # With one kernel in common all images are one batch; else each has the batch of its kernel.
+    lead = (
+        [tf.reduce_prod(batch)] if kernel.shape.rank == 4 else tf.unstack(batch, z.shape.rank - 3)
+    )
+    n = len(lead)
     extra = blocks * width - columns
-    if not one_block:
+    if not isinstance(extra, int) or extra > 0:
         z = tf.pad(z, pad_near(z, CORNERS[-1 - CORNERS.index(corner)], 0, extra))
-    z = tf.reshape(z, [*images[:-1], -1, width * channels])
-    z = tf.reshape(tf.matmul(z, inverse), [*images, rows * blocks, width * channels])
-    n = len(images)
-    z = tf.transpose(z, [n, *range(n), n + 1])
-
-    if not one_block or is_bottom(corner):
+    x = _times(tf.reshape(z, [*lead, rows * blocks, width * channels]), inverse)
+    if couple is not None:
         schedule, unschedule = _schedules(rows, blocks, corner)
-        z = tf.gather(tf.pad(z, [[0, 1]] + [[0, 0]] * (n + 1)), schedule)
-    wave = [blocks * images[0]] if shared else [blocks, *images]
-    z = tf.reshape(z, [steps, *wave, width * channels])
-    x = _recur(z, couple, kernel, None if one_block else wave[0] // blocks, corner)
-    x = tf.reshape(x, [-1, *images, width * channels])
-    if not one_block or is_bottom(corner):
-        x = tf.gather(x, unschedule)
-
-    x = tf.transpose(x, [*range(1, n + 1), 0, n + 1])
+        x = _recur(x, couple, kernel, schedule, one_block, corner)
+        x = tf.transpose(x, [*range(1, n + 1), 0, n + 1, n + 2])
+        if not one_block:
+            x = tf.gather(tf.reshape(x, [*lead, -1, width * channels]), unschedule, axis=n)
     x = tf.reshape(x, tf.concat([batch, [rows, blocks * width, channels]], 0))
     left = extra if is_right(corner) else 0
     return x[..., left : left + columns, :]
+
+
+def _times(x, matrix):
+    """`x @ matrix`, as one product of two matrices where `matrix` has no batch."""
+    if matrix.shape.rank > 2:
+        return tf.matmul(x, matrix)
+    product = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), matrix)
+    return tf.reshape(product, tf.concat([tf.shape(x)[:-1], tf.shape(matrix)[1:]], 0))
 
 
 def _block_width(columns, kernel):
@@ -147,43 +149,46 @@ def _block_width(columns, kernel):
     return max(_BLOCK // channels, size - 1, 1), False
 
 
-def _recur(z, couple, kernel, per_block, corner):
+def _recur(z, couple, kernel, schedule, one_block, corner):
     """Runs x[s] = z[s] - [what x[s] sees of x[s-1], ..., x[s-m]] @ couple over all steps s.
 
     Args:
-      z: `[steps, wave..., width * channels]`.
+      z: `[lead..., slabs, width * channels]`.
       couple: the matrix U of `_block_matrices`.
       kernel: the kernel, for its static shape.
-      per_block: how many entries of the wave belong to one block; None where a row is one block.
+      schedule: which slab each block works on in each step, `[steps, blocks]`; -1 before the first.
+      one_block: whether a row is one block.
       corner: one of `CORNERS`.
 
     Returns:
-      x, of the shape of z.
+      x, `[steps, lead..., blocks, width * channels]`; of single blocks the rows are in the
+      order of the image, else in that of the steps.
     """
     size, channels = kernel.shape[-4], kernel.shape[-1]
-    if size == 1:
-        return z
-    steps = tf.shape(z)[0]
+    steps, slabs_axis = tf.shape(schedule)[0], z.shape.rank - 2
     near = (size - 1) * channels
     seen = slice(None, near) if is_right(corner) else slice(-near, None)
+    due, started = tf.maximum(schedule, 0), tf.cast(schedule >= 0, z.dtype)[..., tf.newaxis]
+
+    def slabs(s):
+        """What the blocks work on, zero for those that wait for the wave."""
+        slab = tf.gather(z, due[s], axis=slabs_axis)
+        return slab if one_block else slab * started[s]
 
     def beside(x):
         """The nearest columns of each block's neighbour; nothing beside the first block."""
-        edge = tf.zeros_like(x[:per_block, ..., seen])
-        return tf.concat([edge, x[:-per_block, ..., seen]], 0)
+        return tf.concat([tf.zeros_like(x[..., :1, seen]), x[..., :-1, seen]], -2)
 
     def step(s, earlier, x):
-        if per_block is None:
-            visible = earlier
-        else:
-            visible = [beside(earlier[0])]
-            for a in range(1, size):
-                visible += [earlier[a - 1], beside(earlier[a])]
-        new = z[s] - tf.matmul(tf.concat(visible, -1), couple)
-        return s + 1, [new, *earlier[:-1]], x.write(s, new)
+        visible = [] if one_block else [beside(earlier[0])]
+        for a in range(1, size):
+            visible += [earlier[a - 1]] if one_block else [earlier[a - 1], beside(earlier[a])]
+        new = slabs(s) - _times(tf.concat(visible, -1), couple)
+        return s + 1, [new, *earlier[:-1]], x.write(due[s, 0] if one_block else s, new)
 
-    earlier = [tf.zeros_like(z[0])] * (size - 1 if per_block is None else size)
-    x = tf.TensorArray(z.dtype, steps, element_shape=z.shape[1:])
+    nothing = tf.zeros_like(slabs(0))
+    earlier = [nothing] * (size - 1 if one_block else size)
+    x = tf.TensorArray(z.dtype, steps, element_shape=nothing.shape)
     *_, x = tf.while_loop(lambda s, *_: s < steps, step, (0, earlier, x), maximum_iterations=steps)
     return x.stack()
 
@@ -191,21 +196,21 @@ def _recur(z, couple, kernel, per_block, corner):
 def _schedules(rows, blocks, corner):
     """Index tables from slabs in image order (row, block) to steps of the wave, and back.
 
-    A block that waits for the wave is given the slab of zeros behind the last one.
+    The first is `[steps, blocks]`, with -1 for a block that waits for the wave; what a block does
+    after its last row does not matter. The second is `[rows * blocks]`.
     """
     row, block = tf.range(rows), tf.range(blocks)
-    step = tf.range(rows + blocks - 1)[:, tf.newaxis]
-    due = step - block
-    waits = (due < 0) | (due >= rows)
+    due = tf.range(rows + blocks - 1)[:, tf.newaxis] - block
+    waits, due = due < 0, tf.minimum(due, rows - 1)
     if is_bottom(corner):
         row, due = rows - 1 - row, rows - 1 - due
     if is_right(corner):
         block = blocks - 1 - block
-    schedule = tf.where(waits, rows * blocks, due * blocks + block)
+    schedule = tf.where(waits, -1, due * blocks + block)
     # In image order, as are row and block read backwards where they run backwards.
     turn = tf.range(blocks) if not is_right(corner) else blocks - 1 - tf.range(blocks)
     unschedule = (row[:, tf.newaxis] + turn) * blocks + turn
-    return tf.reshape(schedule, [-1]), tf.reshape(unschedule, [-1])
+    return schedule, tf.reshape(unschedule, [-1])
 
 
 def _block_matrices(kernel, width, one_block, corner):
