@@ -116,7 +116,7 @@ def _shared_conv(x, kernel, corner):
 
         def gradient(upstream):
             opposite = CORNERS[-1 - CORNERS.index(corner)]
-            # Not the shared function: two that call each other can't be saved as a SavedModel.
+            # Unshared, see `traced_once`.
             unshared = causal_conv.__wrapped__
             grad_x = unshared(upstream, tf.linalg.matrix_transpose(kernel), opposite)
             return grad_x, filter_gradient(x, upstream, size, corner)

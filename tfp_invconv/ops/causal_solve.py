@@ -63,7 +63,7 @@ def causal_solve(z, kernel, corner):
         def gradient(upstream):
             # From x K = z: dx K = dz - x dK, so one transposed solve serves both gradients.
             opposite = CORNERS[-1 - CORNERS.index(corner)]
-            # Not the shared function: two that call each other can't be saved as a SavedModel.
+            # Unshared, see `traced_once`.
             unshared = causal_solve.__wrapped__
             grad_z = unshared(upstream, tf.linalg.matrix_transpose(kernel), opposite)
             if kernel.shape.rank == 4:
@@ -123,8 +123,8 @@ def _wavefront(z, kernel, corner):
         z = tf.pad(z, pad_near(z, CORNERS[-1 - CORNERS.index(corner)], 0, extra))
     x = _times(tf.reshape(z, [*lead, rows * blocks, width * channels]), inverse)
     if couple is not None:
-        schedule, unschedule = _schedules(rows, blocks, corner)
-        x = _recur(x, couple, kernel, schedule, one_block, corner)
+        schedule, started, unschedule = _schedules(rows, blocks, corner)
+        x = _recur(x, couple, kernel, schedule, None if one_block else started, corner)
         x = tf.transpose(x, [*range(1, n + 1), 0, n + 1, n + 2])
         if not one_block:
             x = tf.gather(tf.reshape(x, [*lead, -1, width * channels]), unschedule, axis=n)
@@ -149,15 +149,15 @@ def _block_width(columns, kernel):
     return max(_BLOCK // channels, size - 1, 1), False
 
 
-def _recur(z, couple, kernel, schedule, one_block, corner):
+def _recur(z, couple, kernel, schedule, started, corner):
     """Runs x[s] = z[s] - [what x[s] sees of x[s-1], ..., x[s-m]] @ couple over all steps s.
 
     Args:
       z: `[lead..., slabs, width * channels]`.
       couple: the matrix U of `_block_matrices`.
       kernel: the kernel, for its static shape.
-      schedule: which slab each block works on in each step, `[steps, blocks]`; -1 before the first.
-      one_block: whether a row is one block.
+      schedule: which slab each block works on in each step, `[steps, blocks]`.
+      started: whether it does so yet, `[steps, blocks]`; None where a row is one block.
       corner: one of `CORNERS`.
 
     Returns:
@@ -168,12 +168,12 @@ def _recur(z, couple, kernel, schedule, one_block, corner):
     steps, slabs_axis = tf.shape(schedule)[0], z.shape.rank - 2
     near = (size - 1) * channels
     seen = slice(None, near) if is_right(corner) else slice(-near, None)
-    due, started = tf.maximum(schedule, 0), tf.cast(schedule >= 0, z.dtype)[..., tf.newaxis]
+    one_block = started is None
 
     def slabs(s):
         """What the blocks work on, zero for those that wait for the wave."""
-        slab = tf.gather(z, due[s], axis=slabs_axis)
-        return slab if one_block else slab * started[s]
+        slab = tf.gather(z, schedule[s], axis=slabs_axis)
+        return slab if one_block else slab * tf.cast(started[s], z.dtype)[:, tf.newaxis]
 
     def beside(x):
         """The nearest columns of each block's neighbour; nothing beside the first block."""
@@ -184,7 +184,7 @@ def _recur(z, couple, kernel, schedule, one_block, corner):
         for a in range(1, size):
             visible += [earlier[a - 1]] if one_block else [earlier[a - 1], beside(earlier[a])]
         new = slabs(s) - _times(tf.concat(visible, -1), couple)
-        return s + 1, [new, *earlier[:-1]], x.write(due[s, 0] if one_block else s, new)
+        return s + 1, [new, *earlier[:-1]], x.write(schedule[s, 0] if one_block else s, new)
 
     nothing = tf.zeros_like(slabs(0))
     earlier = [nothing] * (size - 1 if one_block else size)
@@ -196,21 +196,20 @@ def _recur(z, couple, kernel, schedule, one_block, corner):
 def _schedules(rows, blocks, corner):
     """Index tables from slabs in image order (row, block) to steps of the wave, and back.
 
-    The first is `[steps, blocks]`, with -1 for a block that waits for the wave; what a block does
-    after its last row does not matter. The second is `[rows * blocks]`.
+    The slab of each block in each step `[steps, blocks]`, whether its wave has come yet (after its
+    last row it works in vain), and the way back, `[rows * blocks]`.
     """
     row, block = tf.range(rows), tf.range(blocks)
     due = tf.range(rows + blocks - 1)[:, tf.newaxis] - block
-    waits, due = due < 0, tf.minimum(due, rows - 1)
+    started, due = due >= 0, tf.clip_by_value(due, 0, rows - 1)
     if is_bottom(corner):
         row, due = rows - 1 - row, rows - 1 - due
     if is_right(corner):
         block = blocks - 1 - block
-    schedule = tf.where(waits, -1, due * blocks + block)
     # In image order, as are row and block read backwards where they run backwards.
     turn = tf.range(blocks) if not is_right(corner) else blocks - 1 - tf.range(blocks)
     unschedule = (row[:, tf.newaxis] + turn) * blocks + turn
-    return schedule, tf.reshape(unschedule, [-1])
+    return due * blocks + block, started, tf.reshape(unschedule, [-1])
 
 
 def _block_matrices(kernel, width, one_block, corner):
@@ -222,16 +221,19 @@ def _block_matrices(kernel, width, one_block, corner):
     size = kernel.shape[-4]
     toeplitz = functools.partial(_toeplitz, reverse=is_right(corner))
     inverse = _series_inverse(kernel[..., 0, :, :, :], width, is_bottom(corner))
+    whole = toeplitz(inverse, width, width)
+    if size == 1:
+        return whole, None
+    head, near = _toeplitz(inverse, size, width), toeplitz(inverse, size - 1, width)
     couple = []
     for a in range(size):
         taps = _side_by_side(kernel[..., a, :, :, :])
         if a > 0:
-            product = tf.matmul(taps, _toeplitz(inverse, size, width))
-            couple.append(toeplitz(product, width, width))
-        if size > 1 and not one_block:
+            couple.append(toeplitz(tf.matmul(taps, head), width, width))
+        if not one_block:
             reach = toeplitz(taps, size - 1, size - 1, first=size - 1)
-            couple.append(tf.matmul(reach, toeplitz(inverse, size - 1, width)))
-    return toeplitz(inverse, width, width), tf.concat(couple, -2) if couple else None
+            couple.append(tf.matmul(reach, near))
+    return whole, tf.concat(couple, -2)
 
 
 # A series of C x C coefficients is a matrix [..., C, n * C] of them side by side.

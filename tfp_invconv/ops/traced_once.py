@@ -12,6 +12,9 @@ def traced_once(function):
     shapes, dtypes and constants, and its gradient another one. A flow of 24 steps on three
     levels so builds the graph of its layers three times, not 24 times. Eager calls run the
     function as it stands.
+
+    A gradient inside such a function calls others by their `__wrapped__`: shared functions that
+    call each other can't be saved as a SavedModel.
     """
     traces = {}
 
