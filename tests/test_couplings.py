@@ -91,13 +91,70 @@ def test_quad_coupling_conditions_each_part_on_those_before(channels, sizes):
 
 
 @pytest.mark.parametrize("name", COUPLINGS)
-def test_the_last_layer_starts_at_zero(name):
+def test_a_new_coupling_is_the_identity(name):
     coupling = COUPLINGS[name].trainable([4, 4, 4], width=4, seed=0)
-    x = tf.constant(np.random.default_rng(0).normal(size=[4, 4, 4]), tf.float32)
-    z = coupling.inverse(x).numpy()
-    scale = 1.0 if name == "additive" else 1 / (1 + np.exp(-2.0))
-    changed = slice(2, None) if name != "quad" else slice(1, None)
-    np.testing.assert_allclose(z[..., changed], scale * x.numpy()[..., changed], rtol=1e-6)
+    x = tf.constant(np.random.default_rng(0).normal(size=[2, 4, 4, 4]), tf.float32)
+    np.testing.assert_allclose(coupling.inverse(tf.identity(x)), x, rtol=1e-6)
+    ildj = coupling.inverse_log_det_jacobian(tf.identity(x), 3)
+    np.testing.assert_allclose(ildj, [0.0, 0.0], atol=1e-6)
+
+
+SCALED = {"affine": (tic.AffineCoupling, 1), "quad": (tic.QuadCoupling, 3)}
+
+
+def with_outputs(name, t, h, **options):
+    """A coupling on 4 channels whose networks return t and h, whatever they see."""
+    layer, count = SCALED[name]
+    size = 2 if name == "affine" else 1
+    outputs = tf.repeat(tf.constant([t, h], tf.float64), size)
+
+    def network(x):
+        return tf.broadcast_to(outputs, [*x.shape[:-1], 2 * size])
+
+    return layer(network if count == 1 else [network] * count, event_ndims=1, **options)
+
+
+@pytest.mark.parametrize("name", SCALED)
+@pytest.mark.parametrize(
+    "options, log_scale",
+    [
+        ({}, lambda h: np.tanh(h)),
+        ({"log_scale_bound": 2}, lambda h: 2 * np.tanh(h / 2)),
+        ({"log_scale_bound": np.float32(0.5)}, lambda h: 0.5 * np.tanh(h / 0.5)),
+        ({"log_scale_bound": "sigmoid"}, lambda h: -np.log1p(np.exp(-h - 2))),
+    ],
+)
+def test_scale_and_shift_of_a_coupling(name, options, log_scale):
+    x = tf.constant([[1.0, 2.0, 3.0, 4.0]], tf.float64)
+    for h in (-30.0, -1.0, 0.7, 30.0):
+        coupling = with_outputs(name, 0.25, h, **options)
+        z = coupling.inverse(tf.identity(x)).numpy()
+        changed = slice(2, None) if name == "affine" else slice(1, None)
+        expected = (x.numpy()[:, changed] + 0.25) * np.exp(log_scale(h))
+        np.testing.assert_allclose(z[:, changed], expected, rtol=1e-12)
+        ildj = coupling.inverse_log_det_jacobian(tf.identity(x), 1)
+        np.testing.assert_allclose(ildj, [expected.size * log_scale(h)], rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_trainable_and_glow_hand_on_the_bound(name):
+    layer, _ = SCALED[name]
+    assert layer.trainable([4, 4, 4], width=4).log_scale_bound == 1.0
+    assert layer.trainable([4, 4, 4], width=4, log_scale_bound=0.3).log_scale_bound == 0.3
+    flow = tic.glow([4, 4, 1], 2, 1, conv="1x1", coupling=name, log_scale_bound=0.3, width=4)
+    couplings = [m for m in flow.submodules if hasattr(m, "log_scale_bound")]
+    assert [c.log_scale_bound for c in couplings] == [0.3] * 3
+    assert sum(c.name == "split_prior" for c in couplings) == 1
+
+
+@pytest.mark.parametrize("bound", [0, -1.0, np.nan, np.inf, "tanh", None, True])
+def test_a_bound_that_is_not_positive(bound):
+    words = '`log_scale_bound` must be a positive number or "sigmoid"; got '
+    for layer in (tic.AffineCoupling, tic.QuadCoupling):
+        with pytest.raises(ValueError, match=f"_coupling: {words}"):
+            layer.trainable([4, 4, 4], width=4, log_scale_bound=bound)
+    with pytest.raises(ValueError, match=f"glow: {words}"):
+        tic.glow([4, 4, 1], 1, 1, coupling="additive", width=4, log_scale_bound=bound)
 
 
 @pytest.mark.parametrize("layer, parts", [(tic.AffineCoupling, 2), (tic.QuadCoupling, 4)])

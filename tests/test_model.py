@@ -94,6 +94,51 @@ def test_evaluate_and_predict_are_the_density():
     )
 
 
+def test_temperature_scales_the_latents_about_the_mean_of_the_base():
+    base = tfd.Sample(tfd.Normal(3.0, 2.0), [2])
+    model = tic.FlowModel(tfd.TransformedDistribution(base, tfb.Scale(tf.Variable([10.0, -1.0]))))
+    samples = {t: model.sample(1000, seed=0, temperature=t).numpy() for t in (0, 0.5, 1.0, 2)}
+    np.testing.assert_array_equal(samples[1.0], model.sample(1000, seed=0))
+    np.testing.assert_allclose(samples[0], np.tile([30.0, -3.0], [1000, 1]), rtol=1e-5)
+    for temperature in (0.5, 2):
+        np.testing.assert_allclose(
+            samples[temperature] - samples[0], temperature * (samples[1.0] - samples[0]), atol=1e-4
+        )
+
+
+def test_temperature_of_a_glow_with_a_condition():
+    model = tic.FlowModel(small_glow(conditional=3, dtype=tf.float64))
+    for variable in model.trainable_variables:
+        variable.assign_add(0.05 * np.random.default_rng(0).normal(size=variable.shape))
+    z = 0.7 * model.distribution.bijector.inverse(model.sample(4, 2, seed=1), condition=2)
+    expected = model.distribution.bijector.forward(z, condition=2)
+    np.testing.assert_allclose(model.sample(4, 2, seed=1, temperature=0.7), expected, atol=1e-8)
+
+
+@pytest.mark.parametrize("temperature", [-0.1, float("nan")])
+def test_negative_temperature(temperature):
+    model = tic.FlowModel(small_glow())
+    with pytest.raises(ValueError, match="flow_model.sample: the temperature must be at least 0"):
+        model.sample(2, temperature=temperature)
+
+
+def test_temperature_needs_latents():
+    model = tic.FlowModel(normal())
+    assert model.sample(2).shape == [2, 2]
+    with pytest.raises(ValueError, match="temperature needs a distribution with a bijector"):
+        model.sample(2, temperature=0.5)
+
+
+def test_samples_that_are_not_finite_are_counted():
+    scale = tf.Variable([[1.0, 1.0], [np.inf, 1.0]])
+    flow = tfd.TransformedDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), [2]), tfb.Scale(scale))
+    model = tic.FlowModel(flow)
+    with pytest.warns(RuntimeWarning, match="flow_model.sample: 3 of 6 samples are not finite"):
+        model.sample(3, seed=0)
+    scale.assign(tf.ones_like(scale))
+    model.sample(3, seed=0)  # a warning would be an error here
+
+
 def test_sample_weights_weigh_the_loss():
     model, x = compiled(normal()), np.array([[1.0, 1.0], [4.0, 4.0]], np.float32)
     expected = -model.distribution.log_prob(x).numpy()

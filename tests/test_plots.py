@@ -51,13 +51,41 @@ def test_scale_enlarges_pixels_but_not_lines():
     [
         (255, [-3.2, 0.99, 1.0, 254.999, 300.0], [0, 0, 1, 254, 255]),
         (16, [-0.1, 0.9, 8.5, 16.9, 40.0], [0, 0, 128, 255, 255]),
-        (255, [np.nan, np.inf, -np.inf, 7.0, 7.9], [0, 255, 0, 7, 7]),
+        (255, [1e30, -1e30, 255.0, 7.0, 7.9], [255, 0, 255, 7, 7]),
     ],
 )
 def test_values_are_floored_clipped_and_stretched(max_value, values, expected):
     images = np.reshape(np.float32(values), [1, 1, 5, 1])
     grid = plots.image_grid(images, max_value=max_value)
     np.testing.assert_array_equal(grid[0, :, 0], expected)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_is_not_finite_is_magenta_and_nothing_else_is(value, channels):
+    images = np.full([3, 2, 2, channels], 255.0)
+    if channels == 3:
+        images[0, ..., 1] = 0.0  # magenta itself
+    images[1, 0, 1, 0] = value
+    with pytest.warns(RuntimeWarning, match="image_grid: images: 1 of 3 hold numbers that are not"):
+        grid = plots.image_grid(images, columns=3, scale=2)
+    is_magenta = (grid == [255, 0, 255]).all(-1)
+    expected = np.zeros([4, 14], bool)
+    expected[:2, 7:9] = True
+    np.testing.assert_array_equal(is_magenta, expected)
+    assert (grid[3, 13] == 255).all()
+
+
+def test_titles_say_what_is_not_finite(tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
+
+    titles = []
+    monkeypatch.setattr(Axes, "set_title", lambda axes, title: titles.append(title))
+    images = np.zeros([4, 2, 2, 1])
+    images[[0, 2]] = np.nan
+    with pytest.warns(RuntimeWarning, match="comparison: left: 2 of 4"):
+        plots.comparison(images, np.zeros([4, 2, 2, 1]), tmp_path / "a.png", titles=("a", "b"))
+    assert titles == ["a (2 not finite: magenta)", "b"]
 
 
 @pytest.mark.parametrize("channels", [1, 3])

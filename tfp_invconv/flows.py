@@ -1,5 +1,7 @@
 """Whole flows: distributions made of the layers."""
 
+import functools
+
 import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -8,7 +10,7 @@ from tfp_invconv import networks as nets
 from tfp_invconv.bijectors import _parameters as params
 from tfp_invconv.bijectors.act_norm import ActNorm
 from tfp_invconv.bijectors.additive_coupling import AdditiveCoupling
-from tfp_invconv.bijectors.affine_coupling import AffineCoupling
+from tfp_invconv.bijectors.affine_coupling import AffineCoupling, check_log_scale_bound
 from tfp_invconv.bijectors.cinc_3x3 import CInC3x3
 from tfp_invconv.bijectors.conditional_chain import ConditionalChain
 from tfp_invconv.bijectors.convolution_coupling import ConvolutionCoupling
@@ -39,6 +41,10 @@ COUPLINGS = {
 }
 
 
+# Those with a scale that needs a bound.
+_AFFINE = ("affine", "quad")
+
+
 @keras.saving.register_keras_serializable("tfp_invconv")
 def glow(
     event_shape,
@@ -47,6 +53,7 @@ def glow(
     *,
     conv="emerging",
     coupling="affine",
+    log_scale_bound=1.0,
     conditional=None,
     width=128,
     dropout=0.0,
@@ -67,6 +74,8 @@ def glow(
       conv: "1x1" (`HouseholderQR1x1`); "emerging", "cinc" or "dct" (`EmergingConv`, `CInC3x3` or
         `DCTSymmetricConv` after it); or "periodic" (`PeriodicConv`, with a 1x1 one inside).
       coupling: "affine", "additive", "quad" or "conf" (`ConvolutionCoupling`).
+      log_scale_bound: of the affine and quad couplings and of the conditioning between levels,
+        see `AffineCoupling`.
       conditional: number of classes, or of numbers in a context vector, that the density is
         conditioned on (see `ConditionalChain`); None for a density of the data alone.
       width: hidden channels of the couplings' networks.
@@ -93,6 +102,7 @@ def glow(
     height, width_px, channels = _image_shape(event_shape)
     _check_choice("conv", conv, CONVOLUTIONS)
     _check_choice("coupling", coupling, COUPLINGS)
+    check_log_scale_bound(log_scale_bound, "glow")
     for argument, value in (("levels", levels), ("depth", depth)):
         params.check_positive_integer(value, argument, "glow")
     if height % 2**levels or width_px % 2**levels:
@@ -101,7 +111,17 @@ def glow(
             f"event_shape {tuple(event_shape)}. Pad the images or use fewer levels."
         )
     networks = _network_options("glow", conditional, width, dropout, dtype)
-    options = dict(conv=conv, coupling=coupling, networks=networks)
+    affine = dict(log_scale_bound=log_scale_bound, **networks)
+    step = functools.partial(
+        _step,
+        layers=(ActNorm, *CONVOLUTIONS[conv]),
+        coupling=functools.partial(
+            COUPLINGS[coupling].trainable, **(affine if coupling in _AFFINE else networks)
+        ),
+        dtype=nets.variable_dtype(dtype),
+    )
+    split_prior = functools.partial(AffineCoupling.trainable, name="split_prior", **affine)
+    options = dict(step=step, split_prior=split_prior, networks=networks)
     flow = _level([height, width_px, channels], levels, depth, seed, **options)
     return _flow(event_shape, [*_pixel_scaling(networks), *flow], networks, "glow")
 
@@ -199,34 +219,32 @@ def _pixel_scaling(networks):
     return [tfb.Scale(tf.constant(256.0, dtype)), tfb.Shift(tf.constant(0.5, dtype))]
 
 
-def _level(event_shape, levels, depth, seed, conv, coupling, networks):
+def _level(event_shape, levels, depth, seed, *, step, split_prior, networks):
     """The bijectors of this level and those below it, from the data on."""
     height, width, channels = event_shape
     squeezed = [height // 2, width // 2, 4 * channels]
     *seeds, prior_seed, seed_below = params.spawn_seeds(seed, depth + 2)
     bijectors = [Squeeze()]
     for step_seed in seeds:
-        bijectors += _step(squeezed, step_seed, conv, coupling, networks)
+        bijectors += step(squeezed, step_seed)
     if levels > 1:
         kept = 2 * channels
-        below = [height // 2, width // 2, kept]
-        below = _level(below, levels - 1, depth, seed_below, conv, coupling, networks)
+        options = dict(step=step, split_prior=split_prior, networks=networks)
+        below = _level([height // 2, width // 2, kept], levels - 1, depth, seed_below, **options)
         bijectors += [
-            AffineCoupling.trainable(squeezed, seed=prior_seed, name="split_prior", **networks),
+            split_prior(squeezed, seed=prior_seed),
             PartialChannels(_chain(below, networks), kept),
         ]
     return [*bijectors, tfb.Invert(Squeeze())]
 
 
-def _step(event_shape, seed, conv, coupling, networks):
-    dtype = nets.variable_dtype(networks["dtype"])
-    layers = (ActNorm, *CONVOLUTIONS[conv])
+def _step(event_shape, seed, layers, coupling, dtype):
     *seeds, coupling_seed = params.spawn_seeds(seed, len(layers) + 1)
     step = [
         layer.trainable(event_shape, seed=layer_seed, dtype=dtype)
         for layer, layer_seed in zip(layers, seeds, strict=True)
     ]
-    return [*step, COUPLINGS[coupling].trainable(event_shape, seed=coupling_seed, **networks)]
+    return [*step, coupling(event_shape, seed=coupling_seed)]
 
 
 def _image_shape(event_shape):

@@ -1,6 +1,7 @@
 """A Keras model around a TFP distribution: maximum likelihood by `fit`."""
 
 import math
+import warnings
 
 import keras
 import numpy as np
@@ -9,6 +10,7 @@ import tensorflow_probability as tfp
 
 from tfp_invconv import _inputs, _replicas, _variables
 
+tfb = tfp.bijectors
 tfd = tfp.distributions
 
 
@@ -89,6 +91,7 @@ class FlowModel(keras.Model):
             getattr(distribution, "bijector", None), "takes_condition", False
         )
         self._sample = tf.function(distribution.sample)
+        self._sample_at = tf.function(self._at_temperature)
         self.built = True
 
     def call(self, inputs, training=None):
@@ -102,21 +105,65 @@ class FlowModel(keras.Model):
         log_prob = self.distribution.log_prob(_replicas.not_empty(tf.identity(x)), **kwargs)
         return log_prob[: tf.shape(x)[0]] if _replicas.is_distributed() else log_prob
 
-    def sample(self, sample_shape=(), condition=None, seed=None):
-        """Draws samples.
+    def sample(self, sample_shape=(), condition=None, seed=None, temperature=1.0):
+        """Draws samples, and warns with their number if some are not finite.
 
         Args:
           sample_shape: int or shape.
           condition: for a conditional flow, one for all samples or one for each: labels or vectors
             whose batch dimensions broadcast to `sample_shape + batch_shape`.
           seed: int, for equal samples from equal parameters, or None.
+          temperature: what the latents' distance from the mean of the base is multiplied with
+            before they become data; below one for less varied samples, zero for the mean's image.
 
         Returns:
           A tensor of shape `sample_shape + batch_shape + event_shape`.
+
+        Raises:
+          ValueError: if the temperature is negative or NaN, or is not one and the distribution has
+            no bijector, hence no latents.
+
+        Warns:
+          RuntimeWarning: if samples are not finite; not within a `tf.function`.
         """
+        if not temperature >= 0:
+            raise ValueError(
+                f"{self.name}.sample: the temperature must be at least 0; got {temperature!r}."
+            )
         words = np.random.SeedSequence(seed).generate_state(2).astype(np.int32)
         kwargs = {} if condition is None else _condition(tf.convert_to_tensor(condition))
-        return self._sample(sample_shape, seed=tf.constant(words), **kwargs)
+        draw = self._sample
+        if temperature != 1:
+            if not hasattr(self.distribution, "bijector"):
+                raise ValueError(
+                    f"{self.name}.sample: a temperature needs a distribution with a bijector, a "
+                    f"tfd.TransformedDistribution; got {self.distribution!r}."
+                )
+            draw = self._sample_at
+            kwargs["temperature"] = tf.constant(temperature, self.distribution.dtype)
+        samples = draw(sample_shape, seed=tf.constant(words), **kwargs)
+        if tf.executing_eagerly():
+            self._warn_if_not_finite(samples)
+        return samples
+
+    def _at_temperature(self, sample_shape, temperature, **kwargs):
+        base = self.distribution.distribution
+        scaling = [tfb.Shift(base.mean()), tfb.Scale(temperature), tfb.Shift(-base.mean())]
+        tempered = tfd.TransformedDistribution(base, tfb.Chain(scaling))
+        flow = tfd.TransformedDistribution(tempered, self.distribution.bijector)
+        return flow.sample(sample_shape, **kwargs)
+
+    def _warn_if_not_finite(self, samples):
+        event_axes = list(range(-self.distribution.event_shape.rank, 0))
+        finite = tf.reduce_all(tf.math.is_finite(tf.cast(samples, self.compute_dtype)), event_axes)
+        bad = int(tf.reduce_sum(tf.cast(~finite, tf.int32)))
+        if bad:
+            warnings.warn(
+                f"{self.name}.sample: {bad} of {int(tf.size(finite))} samples are not finite. Is "
+                "the learning rate too high? tic.condition_report shows which layer does it.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     def compile(self, *args, **kwargs):
         """As `keras.Model.compile`; there is no `loss` to choose."""

@@ -2,6 +2,7 @@
 
 import io
 import os
+import warnings
 
 import numpy as np
 import tensorflow as tf
@@ -9,13 +10,16 @@ import tensorflow as tf
 __all__ = ["comparison", "image_grid"]
 
 _SEPARATOR = 128
+_MAGENTA = np.array([255, 0, 255], np.uint8)
 
 
 def image_grid(images, columns=None, *, max_value=255, scale=1, path=None):
     """Lays images out on a grid, row by row, with grey lines of one pixel between them.
 
     Pixel values are what a flow over dequantised images gives: `floor` and a clip to
-    `[0, max_value]` make them whole, and `max_value` becomes white. NaN is drawn as 0.
+    `[0, max_value]` make them whole, and `max_value` becomes white. NaN and infinities are drawn
+    in magenta, a colour that no other pixel has, and a RuntimeWarning says how many images have
+    some.
 
     Args:
       images: Numbers `[N, H, W, C]`, C = 1 (grey) or 3 (RGB), N >= 1.
@@ -25,8 +29,8 @@ def image_grid(images, columns=None, *, max_value=255, scale=1, path=None):
       path: File to write the grid to as a PNG, with its directory; None writes nothing.
 
     Returns:
-      The grid, uint8 `[rows * (H * scale + 1) - 1, columns * (W * scale + 1) - 1, C]`;
-      places without an image are grey.
+      The grid, uint8 `[rows * (H * scale + 1) - 1, columns * (W * scale + 1) - 1, C]`, in colour,
+      C = 3, where something is not finite; places without an image are grey.
 
     Raises:
       ValueError: If the shape of the images is another, or columns, max_value or scale
@@ -41,7 +45,7 @@ def image_grid(images, columns=None, *, max_value=255, scale=1, path=None):
            [128, 128, 128, 128, 128],
            [255, 255, 128, 128, 128]], dtype=uint8)
     """
-    grid = _grid("image_grid: images", images, columns, max_value, scale)
+    grid, _ = _grid("image_grid: images", images, columns, max_value, scale)
     if path is not None:
         tf.io.write_file(os.fspath(path), tf.io.encode_png(grid))
     return grid
@@ -51,6 +55,8 @@ def comparison(
     left, right, path, *, titles=("samples", "test images"), columns=None, max_value=255
 ):
     """Writes two grids side by side, with titles, to one PNG file.
+
+    A title says how many images of its grid are not finite, if any.
 
     Args:
       left: Numbers `[N, H, W, C]`, as for `image_grid`.
@@ -89,11 +95,11 @@ def comparison(
             'pip install "tfp_invconv[examples]".'
         ) from error
     # A Figure of its own, not pyplot: no global state, and drawn by Agg without a display.
-    tallest = max(grid.shape[0] / grid.shape[1] for grid in grids)
+    tallest = max(grid.shape[0] / grid.shape[1] for grid, _ in grids)
     figure = Figure(figsize=(10.0, 5.0 * tallest + 0.5), layout="constrained")
-    for axes, grid, title in zip(figure.subplots(1, 2), grids, titles, strict=True):
+    for axes, (grid, bad), title in zip(figure.subplots(1, 2), grids, titles, strict=True):
         axes.imshow(np.broadcast_to(grid, (*grid.shape[:2], 3)))
-        axes.set_title(title)
+        axes.set_title(f"{title} ({bad} not finite: magenta)" if bad else title)
         axes.set_axis_off()
     png = io.BytesIO()
     figure.savefig(png, format="png")
@@ -101,7 +107,7 @@ def comparison(
 
 
 def _grid(what, images, columns, max_value, scale):
-    """The grid of `image_grid`; `what` begins the error messages."""
+    """The grid of `image_grid` and how many images are not finite; `what` begins the messages."""
     images = np.asarray(images)
     if images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape:
         raise ValueError(
@@ -113,8 +119,21 @@ def _grid(what, images, columns, max_value, scale):
     for argument, value in (("columns", columns), ("scale", scale), ("max_value", max_value)):
         if value < 1:
             raise ValueError(f"{what} need {argument} of at least 1, got {value}.")
-    values = np.clip(np.floor(np.nan_to_num(images.astype(np.float64))), 0, max_value)
+    images = images.astype(np.float64)
+    finite = np.isfinite(images).all(-1)
+    bad = int(np.sum(~finite.all((1, 2))))
+    values = np.clip(np.floor(np.nan_to_num(images)), 0, max_value)
     tiles = np.rint(values * (255 / max_value)).astype(np.uint8)
+    if bad:
+        warnings.warn(
+            f"{what}: {bad} of {num_images} hold numbers that are not finite, drawn in magenta.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        channels = 3
+        tiles = np.array(np.broadcast_to(tiles, (*tiles.shape[:3], channels)))
+        tiles[(tiles == _MAGENTA).all(-1), 1] = 1
+        tiles[~finite] = _MAGENTA
     tiles = tiles.repeat(scale, axis=1).repeat(scale, axis=2)
 
     # Each tile carries the line below it and to its right; the last of each is cut off.
@@ -123,4 +142,4 @@ def _grid(what, images, columns, max_value, scale):
     cells = np.full(shape, _SEPARATOR, np.uint8)
     cells[:num_images, :-1, :-1] = tiles
     cells = cells.reshape(rows, columns, *shape[1:]).swapaxes(1, 2)
-    return cells.reshape(rows * shape[1], columns * shape[2], channels)[:-1, :-1]
+    return cells.reshape(rows * shape[1], columns * shape[2], channels)[:-1, :-1], bad

@@ -1,5 +1,7 @@
 """What all layers do with what they are given: parameters, event shapes, seeds."""
 
+import numbers
+
 import numpy as np
 import tensorflow as tf
 from tensorflow_probability.python.internal import dtype_util, tensor_util
@@ -54,6 +56,15 @@ def check_positive_integer(value, argument, layer):
     """Raises a ValueError unless `value` is a Python int of at least one."""
     if not isinstance(value, int) or value < 1:
         raise ValueError(f"{layer}: `{argument}` must be a positive integer; got {value!r}.")
+
+
+def check_positive_number(value, argument, layer, alternative=""):
+    """Raises a ValueError unless `value` is a finite Python or NumPy number above zero."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not 0 < value < float("inf"):
+        raise ValueError(
+            f"{layer}: `{argument}` must be a positive number{alternative}; got {value!r}."
+        )
 
 
 def check_event(x, layer, event, channels=None):

@@ -1,15 +1,18 @@
 """The affine coupling of Real NVP and Glow."""
 
+import functools
+
 import tensorflow as tf
 
+from tfp_invconv.bijectors import _parameters as params
 from tfp_invconv.bijectors.act_norm import ActNorm
-from tfp_invconv.bijectors.channel_coupling import ChannelCoupling, make_networks
+from tfp_invconv.bijectors.channel_coupling import ChannelCoupling, bounded, make_networks
 
 
 class AffineCoupling(ChannelCoupling):
     """Shifts and scales the second half of the channels given the first.
 
-    With (t, h) = network(x_1) and s = sigmoid(h + 2),
+    With (t, h) = network(x_1) and log s = b tanh(h / b), b being `log_scale_bound`,
 
     ```none
     inverse (data to latent):  z_1 = x_1,  z_2 = (x_2 + t(x_1)) s(x_1)
@@ -17,10 +20,17 @@ class AffineCoupling(ChannelCoupling):
     inverse_log_det_jacobian:  sum log s(x_1)
     ```
 
+    Sampling divides by s. Without a lower bound, as in Glow's s = sigmoid(h + 2), it divides by
+    almost nothing where h is small, in one coupling after the other, and samples run to infinity
+    while the density looks ordinary. With |log s| < b they do not, and the density is better too:
+    on mnist_t10k after two epochs 4.24 bits/dim and 0 of 1,000 samples not finite with b = 1, 4.60
+    and 428 with the sigmoid. b = 2 gives about the same density, and larger outliers.
+
     *Shapes*, *cost*: see `ChannelCoupling`, with two parts. At the end of a level it is the
     split prior of the second half given the first.
 
-    *Invertible* for all values of the parameters: s is positive.
+    *Invertible* for all values of the parameters: s is positive. A new layer is the identity (with
+    the sigmoid it scales by 0.88).
 
     #### Examples
 
@@ -33,26 +43,38 @@ class AffineCoupling(ChannelCoupling):
     #### References
 
     Dinh, Sohl-Dickstein, Bengio: Density Estimation Using Real NVP. ICLR 2017. The sigmoid is
-    that of the code published with Kingma, Dhariwal: Glow. NeurIPS 2018.
+    that of the code published with Kingma, Dhariwal: Glow. NeurIPS 2018. Behrmann, Vicol, Wang,
+    Grosse, Jacobsen: Understanding and Mitigating Exploding Inverses in Invertible Neural
+    Networks. AISTATS 2021.
     """
 
-    def __init__(self, network, event_ndims=3, validate_args=False, name="affine_coupling"):
+    def __init__(
+        self,
+        network,
+        log_scale_bound=1.0,
+        event_ndims=3,
+        validate_args=False,
+        name="affine_coupling",
+    ):
         """Makes the layer from its network; see `trainable` for a ready one.
 
         Args:
           network: callable, such as a built Keras model, from the first half of the channels
             to twice as many as the second half has: t, then h.
+          log_scale_bound: b, a positive float; or "sigmoid" for Glow's s = sigmoid(h + 2).
           event_ndims: 3 for events `[H, W, C]`, 1 for `[N]`.
           validate_args: whether to check parameters at run time.
           name: name of the layer.
 
         Raises:
-          ValueError: if a Keras network is not built.
+          ValueError: if a Keras network is not built, or the bound is none of the above.
         """
         parameters = dict(locals())
+        check_log_scale_bound(log_scale_bound, name)
+        self._log_scale_bound = log_scale_bound
         super().__init__(
             [network],
-            shift_and_scale,
+            functools.partial(shift_and_scale, log_scale_bound=log_scale_bound),
             event_ndims=event_ndims,
             validate_args=validate_args,
             parameters=parameters,
@@ -66,6 +88,7 @@ class AffineCoupling(ChannelCoupling):
         *,
         seed=None,
         dtype=tf.float32,
+        log_scale_bound=1.0,
         condition_size=None,
         width=64,
         dropout=0.0,
@@ -78,6 +101,7 @@ class AffineCoupling(ChannelCoupling):
           event_shape: `[H, W, C]` or `[N]` of the data side.
           seed: int, for the network, or None.
           dtype: of the network.
+          log_scale_bound: see the constructor.
           condition_size: numbers in a condition, or number of classes (see `ConditionalChain`);
             None for a layer without.
           width: of the network's hidden layers.
@@ -96,15 +120,34 @@ class AffineCoupling(ChannelCoupling):
             seed=seed,
             dtype=dtype,
         )
-        return cls(network, len(event_shape), validate_args=validate_args, name=name)
+        return cls(
+            network,
+            log_scale_bound=log_scale_bound,
+            event_ndims=len(event_shape),
+            validate_args=validate_args,
+            name=name,
+        )
 
     @property
     def network(self):
         """The network."""
         return self.networks[0]
 
+    @property
+    def log_scale_bound(self):
+        """What |log s| stays below, or "sigmoid"."""
+        return self._log_scale_bound
 
-def shift_and_scale(outputs):
-    """The bijector with inverse x -> (x + t) sigmoid(h + 2) for a network's outputs t and h."""
+
+def check_log_scale_bound(bound, layer):
+    """Raises a ValueError unless the bound is a positive number or "sigmoid"."""
+    if bound != "sigmoid":
+        params.check_positive_number(bound, "log_scale_bound", layer, ' or "sigmoid"')
+
+
+def shift_and_scale(outputs, log_scale_bound):
+    """The bijector with inverse x -> (x + t) s for a network's outputs t and h."""
     shift, h = tf.split(outputs, 2, -1)
-    return ActNorm(shift, tf.math.log_sigmoid(h + 2.0))
+    if log_scale_bound == "sigmoid":
+        return ActNorm(shift, tf.math.log_sigmoid(h + 2.0))
+    return ActNorm(shift, bounded(h, log_scale_bound))

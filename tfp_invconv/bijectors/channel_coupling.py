@@ -166,6 +166,11 @@ def _flat_condition(condition, batch):
     return tf.reshape(tf.broadcast_to(condition, tf.concat([batch, own], 0)), [-1, *own])
 
 
+def bounded(h, bound):
+    """A network's output h, kept between -bound and bound: bound tanh(h / bound)."""
+    return bound * tf.tanh(h / bound)
+
+
 def part_sizes(channels, count):
     """Sizes of `count` parts of so many channels, as even as can be, larger ones first."""
     return [channels // count + (i < channels % count) for i in range(count)]

@@ -7,7 +7,7 @@ import tensorflow_probability as tfp
 
 from tfp_invconv import networks as nets
 from tfp_invconv.bijectors import _parameters as params
-from tfp_invconv.bijectors.channel_coupling import ChannelCoupling, make_networks
+from tfp_invconv.bijectors.channel_coupling import ChannelCoupling, bounded, make_networks
 from tfp_invconv.bijectors.dct_symmetric_conv import DCTSymmetricConv
 from tfp_invconv.bijectors.s_log_gate import SLogGate
 
@@ -199,7 +199,9 @@ def _mixed_flow(outputs, num_filters, log_alpha, axes, validate_args, layer):
         log_alpha = _initial_log_alpha(num_filters, outputs.dtype)
     layers = []
     for i in range(num_filters):
-        log_response, log_scale = (_bounded(h, num_filters) for h in filters[2 * i : 2 * i + 2])
+        log_response, log_scale = (
+            bounded(h, _LARGEST_LOG / num_filters) for h in filters[2 * i : 2 * i + 2]
+        )
         layers += [
             DCTSymmetricConv(log_response, axes=axes, name=f"{layer}_conv_{i + 1}"),
             SLogGate(log_alpha[i, 0], validate_args, name=f"{layer}_contraction_{i + 1}"),
@@ -207,11 +209,6 @@ def _mixed_flow(outputs, num_filters, log_alpha, axes, validate_args, layer):
             tfb.Invert(SLogGate(log_alpha[i, 1], validate_args, name=f"{layer}_expansion_{i + 1}")),
         ]
     return tfb.Chain([*layers, tfb.Shift(-shift)])
-
-
-def _bounded(h, num_filters):
-    largest = _LARGEST_LOG / num_filters
-    return largest * tf.tanh(h / largest)
 
 
 def _initial_log_alpha(num_filters, dtype):

@@ -1,15 +1,18 @@
 """The quad coupling of CInC Flow: four parts, three networks."""
 
+import functools
+
 import tensorflow as tf
 
-from tfp_invconv.bijectors.affine_coupling import shift_and_scale
+from tfp_invconv.bijectors.affine_coupling import check_log_scale_bound, shift_and_scale
 from tfp_invconv.bijectors.channel_coupling import ChannelCoupling, make_networks
 
 
 class QuadCoupling(ChannelCoupling):
     """Splits the channels into four parts; shifts and scales each given those before it.
 
-    With (t_i, h_i) = network_i(x_1, ..., x_(i-1)) and s_i = sigmoid(h_i + 2), for i = 2, 3, 4,
+    With (t_i, h_i) = network_i(x_1, ..., x_(i-1)) and log s_i = b tanh(h_i / b), for i = 2, 3, 4,
+    b being `log_scale_bound`,
 
     ```none
     inverse (data to latent):  z_1 = x_1,  z_i = (x_i + t_i) s_i      three networks at once
@@ -19,7 +22,8 @@ class QuadCoupling(ChannelCoupling):
 
     *Shapes*, *cost*: see `ChannelCoupling`, with four parts; at least four channels.
 
-    *Invertible* for all values of the parameters: the s_i are positive.
+    *Invertible* for all values of the parameters: the s_i are positive. Why they have a bound is
+    told in `AffineCoupling`. A new layer is the identity.
 
     #### Examples
 
@@ -34,25 +38,36 @@ class QuadCoupling(ChannelCoupling):
     Nagar, Dufraisse, Varma: CInC Flow: Characterizable Invertible 3x3 Convolution. TPM 2021.
     """
 
-    def __init__(self, networks, event_ndims=3, validate_args=False, name="quad_coupling"):
+    def __init__(
+        self,
+        networks,
+        log_scale_bound=1.0,
+        event_ndims=3,
+        validate_args=False,
+        name="quad_coupling",
+    ):
         """Makes the layer from its networks; see `trainable` for a ready one.
 
         Args:
           networks: three callables, such as built Keras models; the i-th from the channels of the
             first i parts to twice as many as the next part has: t, then h.
+          log_scale_bound: b, a positive float; or "sigmoid" for Glow's s = sigmoid(h + 2).
           event_ndims: 3 for events `[H, W, C]`, 1 for `[N]`.
           validate_args: whether to check parameters at run time.
           name: name of the layer.
 
         Raises:
-          ValueError: if there are not three networks, or a Keras network is not built.
+          ValueError: if there are not three networks, a Keras network is not built, or the
+            bound is none of the above.
         """
         parameters = dict(locals())
         if len(networks) != 3:
             raise ValueError(f"{name}: needs three networks; got {len(networks)}.")
+        check_log_scale_bound(log_scale_bound, name)
+        self._log_scale_bound = log_scale_bound
         super().__init__(
             networks,
-            shift_and_scale,
+            functools.partial(shift_and_scale, log_scale_bound=log_scale_bound),
             event_ndims=event_ndims,
             validate_args=validate_args,
             parameters=parameters,
@@ -66,6 +81,7 @@ class QuadCoupling(ChannelCoupling):
         *,
         seed=None,
         dtype=tf.float32,
+        log_scale_bound=1.0,
         condition_size=None,
         width=64,
         dropout=0.0,
@@ -78,6 +94,7 @@ class QuadCoupling(ChannelCoupling):
           event_shape: `[H, W, C]` or `[N]` of the data side.
           seed: int, for the networks, or None.
           dtype: of the networks.
+          log_scale_bound: see the constructor.
           condition_size: numbers in a condition, or number of classes (see `ConditionalChain`);
             None for a layer without.
           width: of the networks' hidden layers.
@@ -96,4 +113,15 @@ class QuadCoupling(ChannelCoupling):
             seed=seed,
             dtype=dtype,
         )
-        return cls(networks, len(event_shape), validate_args=validate_args, name=name)
+        return cls(
+            networks,
+            log_scale_bound=log_scale_bound,
+            event_ndims=len(event_shape),
+            validate_args=validate_args,
+            name=name,
+        )
+
+    @property
+    def log_scale_bound(self):
+        """What |log s_i| stays below, or "sigmoid"."""
+        return self._log_scale_bound
