@@ -7,7 +7,10 @@ import tensorflow_probability as tfp
 from tfp_invconv.bijectors import _parameters as params
 from tfp_invconv.bijectors._hashed_once import ParameterBijector
 from tfp_invconv.ops.causal_conv import CORNERS, causal_conv, dilated, triangular_kernel
-from tfp_invconv.ops.causal_solve import causal_solve
+from tfp_invconv.ops.causal_solve import causal_solve, growth
+
+# Relative: of a larger one, fewer than two digits are left.
+_LARGEST_ERROR = 0.01
 
 
 class AutoregressiveConv(ParameterBijector):
@@ -76,12 +79,14 @@ class AutoregressiveConv(ParameterBijector):
           corner: where the pixels lie that an output sees: "top_left", "top_right",
             "bottom_left" or "bottom_right".
           dilation: positive int, the distance d between taps in pixels.
-          validate_args: whether to check parameters at run time.
+          validate_args: whether to check at run time that rounding leaves some digits of the data.
           name: name of the layer.
 
         Raises:
           ValueError: if a parameter has the wrong shape or is a constant with a NaN in it, or
             `corner` or `dilation` is none of the above.
+          InvalidArgumentError: if `forward` after `inverse` keeps fewer than two digits, with
+            `validate_args=True`, at the first call of either that has an image of that size.
         """
         parameters = dict(locals())
         if corner not in CORNERS:
@@ -182,14 +187,31 @@ class AutoregressiveConv(ParameterBijector):
         )
 
     def _inverse(self, y):
-        params.check_event(y, self.name, "[H, W, C]", self.kernel.shape[-1])
-        return dilated(causal_conv, y, self.taps(), self.corner, self.dilation)
+        return dilated(causal_conv, y, self._checked_taps(y), self.corner, self.dilation)
 
     def _forward(self, x):
-        params.check_event(x, self.name, "[H, W, C]", self.kernel.shape[-1])
-        return dilated(causal_solve, x, self.taps(), self.corner, self.dilation)
+        return dilated(causal_solve, x, self._checked_taps(x), self.corner, self.dilation)
 
     def _inverse_log_det_jacobian(self, y):
         if self.log_scale is None:
             return tf.zeros([], self.dtype)
         return params.num_pixels(y) * tf.reduce_sum(self.log_scale, -1)
+
+    def _checked_taps(self, images):
+        """The taps; how much their inverse grows depends on the size of the images."""
+        params.check_event(images, self.name, "[H, W, C]", self.kernel.shape[-1])
+        taps = self.taps()
+        if not self.validate_args:
+            return taps
+        # With dilation, the largest of the interleaved images.
+        height, width = (-(-n // self.dilation) for n in tf.unstack(tf.shape(images)[-3:-1]))
+        check = tf.debugging.assert_less(
+            growth(taps, height, width, self.corner),
+            tf.constant(_LARGEST_ERROR / np.finfo(self.dtype.as_numpy_dtype).eps, tf.float64),
+            message=(
+                f"{self.name}: `forward` makes rounding errors grow x times for images of this "
+                f"height and width, and {self.dtype.name} carries no more than y times"
+            ),
+        )
+        with tf.control_dependencies([check]):
+            return tf.identity(taps)

@@ -58,11 +58,13 @@ class CInC3x3(ParameterBijector):
             input to output channels.
           log_scale: float tensor `[..., C]`, the logarithm of the corner tap's diagonal. None
             for ones: the log-determinant is zero then.
-          validate_args: whether to check parameters at run time.
+          validate_args: whether to check at run time that rounding leaves some digits of the data.
           name: name of the layer.
 
         Raises:
           ValueError: if a parameter has the wrong shape or is a constant with a NaN in it.
+          InvalidArgumentError: if `forward` after `inverse` keeps fewer than two digits, with
+            `validate_args=True`, at the first call of either that has an image of that size.
         """
         parameters = dict(locals())
         with tf.name_scope(name):
@@ -70,7 +72,9 @@ class CInC3x3(ParameterBijector):
             self._kernel = params.as_parameter(kernel, dtype, "kernel", name)
             params.check_shape(self._kernel, "kernel", name, "[..., 3, 3, C, C]")
             self._log_scale = params.as_parameter(log_scale, dtype, "log_scale", name)
-            self._conv = AutoregressiveConv(self._kernel, self._log_scale, name=name)
+            self._conv = AutoregressiveConv(
+                self._kernel, self._log_scale, validate_args=validate_args, name=name
+            )
             super().__init__(
                 forward_min_event_ndims=3,
                 is_constant_jacobian=True,

@@ -64,12 +64,15 @@ class EmergingConv(ParameterBijector):
             or None for ones.
           log_scale_2: float tensor `[..., C]`, of the second one's, or None for ones.
           dilation: positive int, the distance between taps in pixels.
-          validate_args: whether to check parameters at run time.
+          validate_args: whether to check at run time that rounding leaves some digits of the data.
           name: name of the layer.
 
         Raises:
           ValueError: if a parameter has the wrong shape or is a constant with a NaN in it, or
             `dilation` is not a positive integer.
+          InvalidArgumentError: if `forward` after `inverse` of one of the two kernels keeps fewer
+            than two digits, with `validate_args=True`, at the first call of either that has an
+            image of that size.
         """
         parameters = dict(locals())
         with tf.name_scope(name):
@@ -85,10 +88,15 @@ class EmergingConv(ParameterBijector):
             )
             self._dilation = dilation
             self._first = AutoregressiveConv(
-                self._kernel_1, self._log_scale_1, "top_left", dilation, name=f"{name}_1"
+                self._kernel_1, self._log_scale_1, "top_left", dilation, validate_args, f"{name}_1"
             )
             self._second = AutoregressiveConv(
-                self._kernel_2, self._log_scale_2, "bottom_right", dilation, name=f"{name}_2"
+                self._kernel_2,
+                self._log_scale_2,
+                "bottom_right",
+                dilation,
+                validate_args,
+                f"{name}_2",
             )
             super().__init__(
                 forward_min_event_ndims=3,

@@ -80,28 +80,63 @@ def causal_solve(z, kernel, corner):
     return x
 
 
+def growth(kernel, height, width, corner):
+    """Returns how much larger the errors of x are than the rounding of z, both relative.
+
+    Args:
+      kernel: `[B..., m, m, C, C]` as for `causal_solve`.
+      height: of the image.
+      width: of the image.
+      corner: one of `CORNERS`.
+
+    Returns:
+      `[B...]` in float64; infinite or NaN where even that overflows.
+    """
+    kernel = tf.cast(kernel, tf.float64)
+    # The scale of a channel of z is no loss of digits, nor may it overflow.
+    kernel /= _column_sizes(kernel)[..., tf.newaxis, tf.newaxis, tf.newaxis, :]
+    shape = tf.concat([tf.shape(kernel)[:-4], [height, width, kernel.shape[-1]]], 0)
+    return _growth_of_probe(_wavefront(_probe(shape, kernel.dtype), kernel, corner), kernel)
+
+
 def _accurate(z, kernel, corner):
     """`_wavefront`, once more in float64 where float32 loses too many digits.
 
-    How much rounding errors grow is that of white noise, times the size of the kernel: so a random
-    image is solved along with the others, for each kernel.
+    A probe is solved along with the images, for each kernel: see `_growth_of_probe`.
     """
     if z.dtype != tf.float32:
         return _wavefront(z, kernel, corner)
     inner = tf.shape(z)[-(kernel.shape.rank - 1) :]  # the kernels' batch, then the event
     images = tf.reshape(z, tf.concat([[-1], inner], 0))
-    probe = tf.random.stateless_uniform(tf.concat([[1], inner], 0), [0, 0], -1.0, 1.0)
+    probe = _probe(tf.concat([[1], inner], 0), z.dtype)
     x = _wavefront(tf.concat([images, probe], 0), kernel, corner)
-    noise = tf.sqrt(tf.reduce_mean(x[-1] ** 2, [-3, -2, -1]) * 3.0)  # the probe's variance is 1/3
-    size = tf.reduce_max(tf.reduce_sum(tf.abs(kernel), [-4, -3, -2]), -1)
 
     def again():
         exact = _wavefront(tf.cast(z, tf.float64), tf.cast(kernel, tf.float64), corner)
         return tf.cast(exact, tf.float32)
 
     # Growth that is NaN is too large as well.
-    is_small = tf.reduce_all(noise * size < _LARGEST_GROWTH)
+    is_small = tf.reduce_all(_growth_of_probe(x[-1], kernel) < _LARGEST_GROWTH)
     return tf.cond(is_small, lambda: tf.reshape(x[:-1], tf.shape(z)), again)
+
+
+def _probe(shape, dtype):
+    """White noise, the same at every call."""
+    return tf.random.stateless_uniform(shape, [0, 0], -1.0, 1.0, dtype)
+
+
+def _growth_of_probe(x, kernel):
+    """How much the solve makes rounding errors grow, for each kernel, given the solved probe x.
+
+    That is the growth of white noise, times the size of the kernel.
+    """
+    noise = tf.sqrt(tf.reduce_mean(x**2, [-3, -2, -1]) * 3.0)  # the probe's variance is 1/3
+    return noise * tf.reduce_max(_column_sizes(kernel), -1)
+
+
+def _column_sizes(kernel):
+    """How large the outputs are at most, channel by channel, for inputs up to 1: `[..., C]`."""
+    return tf.reduce_sum(tf.abs(kernel), [-4, -3, -2])
 
 
 def _wavefront(z, kernel, corner):
