@@ -202,3 +202,18 @@ def test_wrong_channels_are_named(layer):
     for direction in (layer.inverse, layer.forward):
         with pytest.raises(ValueError, match=r"mine.*needs 3 channels.*\(2, 8, 8, 4\)"):
             direction(tf.zeros([2, 8, 8, 4]))
+
+
+def test_gradients_of_a_dilated_solve_of_unknown_sizes():
+    conv = tic.AutoregressiveConv.trainable([4, 4, 2], dilation=2, seed=0, dtype=tf.float64)
+
+    def gradients(z):
+        with tf.GradientTape() as tape:
+            tape.watch(z)
+            loss = tf.reduce_sum(conv.forward(z) ** 3)
+        return tape.gradient(loss, [z, conv.kernel])
+
+    z = tf.constant(np.random.default_rng(0).normal(size=[3, 5, 4, 2]))
+    unknown = tf.function(gradients, input_signature=[tf.TensorSpec([None] * 3 + [2], z.dtype)])
+    for found, expected in zip(unknown(z), gradients(z), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-12)

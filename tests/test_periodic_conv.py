@@ -1,13 +1,16 @@
 """What PeriodicConv promises beyond the checks of every layer."""
 
+import functools
 import itertools
 
 import numpy as np
 import pytest
+import scipy.linalg
 import tensorflow as tf
 
 from tfp_invconv.bijectors.periodic_conv import PeriodicConv
 from tfp_invconv.ops import circular_conv as ops
+from tfp_invconv.ops import circular_exponential
 
 # Height, width, kernel size: odd and even, up to the image's size and beyond it.
 SIZES = [
@@ -77,14 +80,15 @@ def test_both_ways_of_computing_agree(height, width, size):
     kernel = tf.constant(random_kernel(size, 2))
     x = random_images(2, 3, height, width, 2)
     by_taps = ops._padded_conv(x, kernel)
-    by_frequencies = ops._multiply(x, ops._responses(kernel, height, width))
+    by_frequencies = ops.multiply_frequencies(x, ops.frequency_responses(kernel, height, width))
     np.testing.assert_allclose(by_taps, by_frequencies, atol=1e-12)
 
 
 @pytest.mark.parametrize("size, height, width", [(2, 5, 4), (3, 4, 5), (7, 7, 6)])
 @pytest.mark.parametrize("direction", ["inverse", "forward"])
-def test_rolling_the_input_rolls_the_output(size, height, width, direction):
-    function = getattr(PeriodicConv(tf.constant(random_kernel(size, 3))), direction)
+@pytest.mark.parametrize("exponential", [False, True])
+def test_rolling_the_input_rolls_the_output(size, height, width, direction, exponential):
+    function = getattr(PeriodicConv(tf.constant(random_kernel(size, 3)), exponential), direction)
     x = random_images(2, height, width, 3)
     y = function(x)
     for down, right in [(1, 0), (0, 1), (2, -1)]:
@@ -133,6 +137,107 @@ def test_log_det_gradient_is_that_of_the_explicit_matrix(jit_compile):
     np.testing.assert_allclose(np.sum(of_its_square * step), slope, rtol=1e-6)
 
 
+@pytest.mark.parametrize("height, width, size", SIZES)
+def test_exponential_is_that_of_the_circulant_matrix(height, width, size):
+    kernel = 2 * random_kernel(size, 2)
+    conv = PeriodicConv(tf.constant(kernel), exponential=True)
+    matrix = circulant(kernel, height, width)
+    x = random_images(3, height, width, 2)
+    for function, log_det, exponential in [
+        (conv.inverse, conv.inverse_log_det_jacobian, scipy.linalg.expm(matrix)),
+        (conv.forward, conv.forward_log_det_jacobian, scipy.linalg.expm(-matrix)),
+    ]:
+        y = tf.reshape(function(tf.identity(x)), [3, -1])
+        np.testing.assert_allclose(y, tf.reshape(x, [3, -1]) @ exponential, atol=1e-11)
+        expected = np.linalg.slogdet(exponential)[1]
+        np.testing.assert_allclose(log_det(tf.identity(x)), expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+@pytest.mark.parametrize("norm", [0.0, 1e-3, 0.5, 3.0, 30.0, 60.0])
+def test_matrix_exponential_to_rounding(norm, dtype):
+    rng = np.random.default_rng(0)
+    matrices = rng.normal(size=[9, 6, 6]) + 1j * rng.normal(size=[9, 6, 6])
+    norms = norm * np.sin(np.linspace(0, np.pi, 9))
+    matrices *= (norms / np.linalg.norm(matrices, 2, axis=(1, 2)))[:, np.newaxis, np.newaxis]
+    matrices = matrices.astype(dtype)
+    expected = scipy.linalg.expm(matrices.astype(np.complex128))
+    got = circular_exponential._exponential(tf.constant(matrices))
+    error = np.linalg.norm(got - expected, axis=(1, 2))
+    # Rounding the matrix itself changes the result by its norm in rounding errors.
+    bound = 40 * (1 + norm) * np.finfo(dtype).eps * np.linalg.norm(expected, axis=(1, 2))
+    np.testing.assert_array_less(error, bound)
+
+
+@pytest.mark.parametrize("radius, dtype", [(0.84, np.complex64), (0.09, np.complex128)])
+def test_polynomial_alone_is_exact_where_nothing_is_scaled(radius, dtype):
+    circle = (radius * np.exp(1j * np.linspace(0, 2 * np.pi, 60))).astype(dtype)
+    got = circular_exponential._exponential(tf.constant(circle.reshape([-1, 1, 1])))
+    expected = np.exp(circle.astype(np.complex128))
+    np.testing.assert_allclose(np.ravel(got), expected, rtol=3 * np.finfo(dtype).eps)
+
+
+def test_exponential_of_a_large_skew_kernel_is_orthogonal():
+    turn = 1000 * np.array([[0.0, 1.0], [-1.0, 0.0]])
+    conv = PeriodicConv(tf.constant(turn[np.newaxis, np.newaxis]), exponential=True)
+    x = random_images(3, 4, 5, 2)
+    cos, sin = np.cos(1000), np.sin(1000)
+    np.testing.assert_allclose(conv.inverse(x), x @ [[cos, sin], [-sin, cos]], atol=1e-10)
+
+
+def test_nan_passes_through_the_exponential():
+    kernel = tf.fill([3, 3, 2, 2], tf.constant(np.nan))
+    z = PeriodicConv(kernel, exponential=True).inverse(tf.ones([4, 5, 2]))
+    assert np.all(np.isnan(z))
+
+
+@pytest.mark.parametrize("scale", [1.0, 10.0])
+@pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
+def test_exponential_loses_no_more_than_the_condition_number_explains(scale, dtype):
+    kernel = scale * np.random.default_rng(0).normal(size=[3, 3, 4, 4]) / 12
+    matrix = circulant(kernel, 5, 6)
+    condition = np.linalg.cond(scipy.linalg.expm(matrix))
+    assert scale == 1.0 or condition > 1e6
+    conv = PeriodicConv(tf.constant(kernel, dtype), exponential=True)
+    x = random_images(10, 5, 6, 4, dtype=dtype)
+    error = np.max(np.abs(conv.forward(tf.identity(conv.inverse(x))) - x))
+    assert error < 10 * condition * np.finfo(dtype.as_numpy_dtype).eps
+    log_dets = conv.inverse_log_det_jacobian(x), conv.forward_log_det_jacobian(x)
+    np.testing.assert_allclose(log_dets, np.trace(matrix) * np.array([1, -1]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_exponential_gradient_is_that_of_the_explicit_matrix(jit_compile):
+    height, width, size = 3, 4, 3
+    kernel = tf.Variable(4 * random_kernel(size, 2))
+    x, weights = (random_images(height, width, 2), random_images(2, height, width, 2)[1])
+
+    @tf.function(jit_compile=jit_compile)
+    def gradients():
+        with tf.GradientTape() as outer:
+            with tf.GradientTape() as inner:
+                z = PeriodicConv(kernel, exponential=True).inverse(x)
+                total = tf.reduce_sum(z * weights)
+            gradient = inner.gradient(total, kernel)
+            total = tf.reduce_sum(gradient**2)
+        return gradient, outer.gradient(total, kernel)
+
+    def expected(kernel):
+        matrix = circulant(kernel, height, width)
+        outer = np.reshape(x, [-1, 1]) * np.reshape(weights, [1, -1])
+        slope = scipy.linalg.expm_frechet(matrix.T, outer, compute_expm=False)
+        units = np.eye(kernel.size).reshape([-1, *kernel.shape])
+        slopes = [np.sum(slope * circulant(unit, height, width)) for unit in units]
+        return np.reshape(slopes, kernel.shape)
+
+    gradient, of_its_square = gradients()
+    value = kernel.numpy()
+    np.testing.assert_allclose(gradient, expected(value), rtol=1e-9, atol=1e-9)
+    step = 1e-5 * np.random.default_rng(0).normal(size=value.shape)
+    slope = (np.sum(expected(value + step) ** 2) - np.sum(expected(value - step) ** 2)) / 2
+    np.testing.assert_allclose(np.sum(of_its_square * step), slope, rtol=1e-6)
+
+
 @pytest.mark.parametrize("condition", [1e2, 1e4])
 def test_float32_loses_no_more_than_the_condition_number_explains(condition):
     kernel = np.zeros([3, 3, 4, 4])
@@ -152,9 +257,21 @@ def test_float32_loses_no_more_than_the_condition_number_explains(condition):
 @pytest.mark.parametrize("kernel_size", [1, 3, 6])
 def test_trainable_starts_well_conditioned(channels, kernel_size):
     conv = PeriodicConv.trainable([6, 6, channels], seed=0, kernel_size=kernel_size)
-    responses = ops._responses(tf.convert_to_tensor(conv.kernel), 6, 6)
+    responses = ops.frequency_responses(tf.convert_to_tensor(conv.kernel), 6, 6)
     singular_values = np.linalg.svd(responses, compute_uv=False)
     assert np.min(singular_values) > 0.7 and np.max(singular_values) < 1.3
+
+
+@pytest.mark.parametrize("channels", [1, 12, 48])
+@pytest.mark.parametrize("kernel_size", [1, 3, 6])
+def test_trainable_exponential_starts_near_the_identity(channels, kernel_size):
+    options = dict(seed=0, kernel_size=kernel_size, exponential=True)
+    conv = PeriodicConv.trainable([6, 6, channels], **options)
+    assert conv.exponential and not PeriodicConv.trainable([6, 6, channels]).exponential
+    x = random_images(20, 6, 6, channels, dtype=tf.float32)
+    for y in (conv.inverse(x), conv.forward(tf.identity(x))):
+        change = np.linalg.norm(y - x) / np.linalg.norm(x)
+        assert 0.005 < change < 0.15
 
 
 # A difference has no mean, a box no third harmonic, and two equal channels can't be told apart.
@@ -190,12 +307,26 @@ def test_validate_args_passes_an_invertible_kernel():
     assert np.isfinite(conv.inverse_log_det_jacobian(tf.identity(x)))
 
 
+@pytest.mark.parametrize("make_kernel", [difference, box, equal_channels])
+def test_exponential_of_a_singular_kernel_is_invertible(make_kernel):
+    kernel = make_kernel()
+    conv = PeriodicConv(tf.constant(kernel), exponential=True, validate_args=True)
+    x = random_images(2, 6, 6, kernel.shape[-1])
+    np.testing.assert_allclose(conv.forward(tf.identity(conv.inverse(x))), x, atol=1e-9)
+    assert np.isfinite(conv.inverse_log_det_jacobian(tf.identity(x)))
+
+
 def test_wrong_parameters_and_inputs_name_the_layer():
     for shape in ([3, 2, 4, 4], [3, 3, 4, 2], [3, 4, 4]):
         with pytest.raises(ValueError, match=r"mine: `kernel` must have shape \[..., k, k, C, C\]"):
             PeriodicConv(tf.ones(shape), name="mine")
     with pytest.raises(ValueError, match="mine: `kernel` must be finite"):
         PeriodicConv(np.full([3, 3, 1, 1], np.inf), name="mine")
+    make_trainable = functools.partial(PeriodicConv.trainable, [4, 4, 3])
+    for make in (lambda **options: PeriodicConv(tf.ones([3, 3, 3, 3]), **options), make_trainable):
+        for value in (1, None, "no"):
+            with pytest.raises(ValueError, match="mine: `exponential` must be a bool; got"):
+                make(exponential=value, name="mine")
     conv = PeriodicConv.trainable([4, 4, 3], name="mine")
     for method in (conv.inverse, conv.forward, conv.inverse_log_det_jacobian):
         with pytest.raises(ValueError, match="mine: needs 3 channels"):

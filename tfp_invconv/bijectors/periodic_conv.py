@@ -12,6 +12,7 @@ from tfp_invconv.ops.circular_conv import (
     circular_log_abs_det,
     circular_solve,
 )
+from tfp_invconv.ops.circular_exponential import circular_exp_conv, circular_exp_log_det
 
 
 class PeriodicConv(ParameterBijector):
@@ -28,6 +29,18 @@ class PeriodicConv(ParameterBijector):
     C channels, x^ the discrete Fourier transform of x, and W(u, v) the C x C matrix
     sum_{a, b} K[a, b] exp(-2 pi i (u a' / H + v b' / W)) of each frequency.
 
+    With `exponential=True` the convolution is the exponential of that one:
+
+    ```none
+    inverse (data to latent):  z^(u, v) = x^(u, v) exp(W(u, v))
+    forward (latent to data):  x^(u, v) = z^(u, v) exp(-W(u, v))
+    inverse_log_det_jacobian:  H W trace(T)
+    ```
+
+    with exp the matrix exponential and T the tap of the pixel itself, a' = b' = 0; if the kernel is
+    larger than the image, the sum of all taps with a' mod H = b' mod W = 0. Every pixel then sees
+    all others, the farther the less.
+
     An even kernel sees one pixel more upwards and to the left than down and to the right. Rolling
     the input by some pixels rolls the output by as many.
 
@@ -37,10 +50,15 @@ class PeriodicConv(ParameterBijector):
     *Cost*: `inverse` is one k x k convolution, or, for a large kernel on a small image, a product
     in the frequency domain. `forward` is such a product, O(H + W + C) for each number. Once for
     the batch, both `forward` and the log-determinant decompose the matrices W(u, v) of half the
-    frequencies: O(H W C^3).
+    frequencies: O(H W C^3). With `exponential=True` nothing is decomposed and both directions cost
+    the same, a product in the frequency domain and, once for the batch, 4 + max(0, log2(n))
+    products of the matrices, n being about the largest norm of a W(u, v) (ten times that in
+    float64); the log-determinant is O(k^2 C).
 
     *Invertible* unless some W(u, v) is singular. Nothing forbids that, but the log-determinant
-    tends to minus infinity there; `trainable` starts far from it.
+    tends to minus infinity there; `trainable` starts far from it. With `exponential=True`
+    *invertible for all values* of the kernel; large ones cost accuracy, the condition number of
+    exp(W) being up to exp(2 n).
 
     #### Examples
 
@@ -59,19 +77,25 @@ class PeriodicConv(ParameterBijector):
 
     Hoogeboom, van den Berg, Welling: Emerging Convolutions for Generative Normalizing Flows.
     ICML 2019 (invertible periodic convolutions).
+
+    Hoogeboom, Satorras, Tomczak, Welling: The Convolution Exponential and Generalized Sylvester
+    Flows. NeurIPS 2020 (`exponential=True`).
     """
 
-    def __init__(self, kernel, validate_args=False, name="periodic_conv"):
+    def __init__(self, kernel, exponential=False, validate_args=False, name="periodic_conv"):
         """Makes the layer from its kernel; see `trainable` for a ready one.
 
         Args:
           kernel: float tensor `[..., k, k, C, C]`, tap K[a, b] at `kernel[..., a, b, :, :]`, from
             input to output channels.
-          validate_args: whether to check at run time that the convolution is invertible.
+          exponential: bool, whether to convolve with the exponential of the kernel.
+          validate_args: whether to check at run time that the convolution is invertible; the
+            exponential always is, and nothing is checked.
           name: name of the layer.
 
         Raises:
-          ValueError: if the kernel has the wrong shape or is a constant with a NaN in it.
+          ValueError: if the kernel has the wrong shape or is a constant with a NaN in it, or
+            `exponential` is not a bool.
           InvalidArgumentError: if a W(u, v) is singular to working precision, with
             `validate_args=True`, at the first call that has an image of that size.
         """
@@ -80,6 +104,9 @@ class PeriodicConv(ParameterBijector):
             dtype = params.common_dtype(kernel)
             self._kernel = params.as_parameter(kernel, dtype, "kernel", name)
             params.check_shape(self._kernel, "kernel", name, "[..., k, k, C, C]")
+            if not isinstance(exponential, bool):
+                raise ValueError(f"{name}: `exponential` must be a bool; got {exponential!r}.")
+            self._exponential = exponential
             super().__init__(
                 forward_min_event_ndims=3,
                 is_constant_jacobian=True,
@@ -97,22 +124,26 @@ class PeriodicConv(ParameterBijector):
         seed=None,
         dtype=tf.float32,
         kernel_size=3,
+        exponential=False,
         validate_args=False,
         name="periodic_conv",
     ):
-        """Makes a trainable layer that starts near a random orthogonal 1 x 1 convolution.
+        """Makes a trainable layer near a random orthogonal 1 x 1 convolution, or near the identity.
 
         Args:
           event_shape: `[H, W, C]` of the data side.
           seed: int, for the initial kernel, or None.
           dtype: of the kernel.
           kernel_size: k, any positive int.
+          exponential: see the constructor.
           validate_args: see the constructor.
           name: name of the layer.
 
         Returns:
           A layer with a `tf.Variable`: independent N(0, 0.05^2 / (k^2 C)) entries, and a random
-          orthogonal matrix added to the tap of the pixel itself.
+          orthogonal matrix added to the tap of the pixel itself. With `exponential=True` no matrix
+          is added, and the layer starts near the identity: to mix channels from the start, put
+          `HouseholderQR1x1` beside it.
         """
         channels = params.event_channels(event_shape, cls.__name__)
         params.check_positive_integer(kernel_size, "kernel_size", name)
@@ -120,10 +151,12 @@ class PeriodicConv(ParameterBijector):
         # So scaled, the noise changes no singular value of any W(u, v) by more than about 0.15.
         scale = 0.05 / (kernel_size * np.sqrt(channels))
         kernel = rng.normal(scale=scale, size=[kernel_size, kernel_size, channels, channels])
-        centre = (kernel_size - 1) // 2
-        kernel[centre, centre] += np.linalg.qr(rng.normal(size=[channels, channels]))[0]
+        if not exponential:
+            centre = (kernel_size - 1) // 2
+            kernel[centre, centre] += np.linalg.qr(rng.normal(size=[channels, channels]))[0]
         return cls(
             kernel=tf.Variable(kernel, dtype=dtype, name="kernel"),
+            exponential=exponential,
             validate_args=validate_args,
             name=name,
         )
@@ -137,21 +170,31 @@ class PeriodicConv(ParameterBijector):
         """The taps, `[..., k, k, C, C]`."""
         return self._kernel
 
+    @property
+    def exponential(self):
+        """Whether the layer convolves with the exponential of the kernel."""
+        return self._exponential
+
     def _inverse(self, y):
+        if self.exponential:
+            return circular_exp_conv(y, self._checked_kernel(y))
         return circular_conv(y, self._checked_kernel(y))
 
     def _forward(self, x):
+        if self.exponential:
+            return circular_exp_conv(x, -self._checked_kernel(x))
         return circular_solve(x, self._checked_kernel(x))
 
     def _inverse_log_det_jacobian(self, y):
         height, width = tf.unstack(tf.shape(y)[-3:-1])
-        return circular_log_abs_det(self._checked_kernel(y), height, width)
+        log_det = circular_exp_log_det if self.exponential else circular_log_abs_det
+        return log_det(self._checked_kernel(y), height, width)
 
     def _checked_kernel(self, images):
         """The kernel; whether it is singular depends on the size of the images."""
         params.check_event(images, self.name, "[H, W, C]", self.kernel.shape[-1])
         kernel = tf.convert_to_tensor(self.kernel)
-        if not self.validate_args:
+        if self.exponential or not self.validate_args:
             return kernel
         height, width = tf.unstack(tf.shape(images)[-3:-1])
         check = tf.debugging.assert_equal(

@@ -171,7 +171,7 @@ def dilated(function, x, kernel, corner, dilation):
     d = dilation
     x = broadcast_batch(x, kernel)
     shape = x.shape
-    batch, (height, width, channels) = tf.shape(x)[:-3], tf.unstack(tf.shape(x)[-3:])
+    batch, (height, width), channels = tf.shape(x)[:-3], tf.unstack(tf.shape(x)[-3:-1]), x.shape[-1]
     rows, columns = -(-height // d), -(-width // d)
     extra_rows, extra_columns = rows * d - height, columns * d - width
     # Padded at the far side, where no real pixel sees the zeros.

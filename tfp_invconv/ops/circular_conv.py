@@ -41,7 +41,7 @@ def circular_conv(x, kernel):
     x = broadcast_batch(x, kernel)
     if kernel.shape.rank == 4 and _is_small(kernel.shape[0], *x.shape[-3:-1]):
         return _padded_conv(x, kernel)
-    return _multiply(x, _responses(kernel, *_size(x)))
+    return multiply_frequencies(x, frequency_responses(kernel, *_size(x)))
 
 
 @traced_once
@@ -56,22 +56,22 @@ def circular_solve(z, kernel):
       `[..., H, W, C]`.
     """
     z = broadcast_batch(z, kernel)
-    responses = _responses(kernel, *_size(z))
+    responses = frequency_responses(kernel, *_size(z))
     q, r = _factors(responses)
-    return _multiply(z, _inverse(responses, q, r))
+    return multiply_frequencies(z, _inverse(responses, q, r))
 
 
 @traced_once
 def circular_log_abs_det(kernel, height, width):
     """log |det| of the convolution of H x W images: `[...]` for a kernel `[..., k, k, C, C]`."""
-    logs = _log_abs_det(_responses(kernel, height, width))
+    logs = _log_abs_det(frequency_responses(kernel, height, width))
     logs = tf.reshape(logs, tf.concat([tf.shape(logs)[:-1], [height // 2 + 1, width]], 0))
     return tf.reduce_sum(_multiplicity(height, logs.dtype) * tf.reduce_sum(logs, -1), -1)
 
 
 def circular_is_singular(kernel, height, width):
     """Whether H x W images can't be recovered in the kernel's precision: bool `[...]`."""
-    _, r = _factors(_responses(kernel, height, width))
+    _, r = _factors(frequency_responses(kernel, height, width))
     pivots = tf.abs(tf.linalg.diag_part(r))
     largest, smallest = (reduce(pivots, [-2, -1]) for reduce in (tf.reduce_max, tf.reduce_min))
     # Of a singular response, rounding leaves such a pivot; negated, since a NaN is no pivot.
@@ -102,7 +102,7 @@ def _padded_conv(x, kernel):
     return z
 
 
-def _multiply(x, responses):
+def multiply_frequencies(x, responses):
     """Multiplies the images `[..., H, W, C]` by a response at each frequency."""
     (height, width), channels = _size(x), x.shape[-1]
     # Images with one kernel in common are the rows of one matrix; else each is a matrix itself.
@@ -136,7 +136,7 @@ def _multiply(x, responses):
     return z
 
 
-def _responses(kernel, height, width):
+def frequency_responses(kernel, height, width):
     """The matrices of all frequencies: complex `[..., (H // 2 + 1) W, C, C]`."""
     size, channels = kernel.shape[-4], kernel.shape[-1]
     batch = tf.shape(kernel)[:-4]
