@@ -88,10 +88,18 @@ LAYERS = {
     "PeriodicConv": Case(tic.PeriodicConv.trainable, (4, 6, 3)),
     "PeriodicConv (5x5)": Case(with_options(tic.PeriodicConv, kernel_size=5), (5, 7, 2)),
     "PeriodicConv (2x2)": Case(with_options(tic.PeriodicConv, kernel_size=2), (4, 5, 3)),
+    "PeriodicConv (exponential)": Case(with_options(tic.PeriodicConv, exponential=True)),
+    "PeriodicConv (exponential, 5x5)": Case(
+        with_options(tic.PeriodicConv, exponential=True, kernel_size=5), (5, 7, 2)
+    ),
+    "PeriodicConv (exponential, larger than the image)": Case(
+        with_options(tic.PeriodicConv, exponential=True, kernel_size=5), (2, 3, 2)
+    ),
     "DCTSymmetricConv": Case(tic.DCTSymmetricConv.trainable),
     "DCTSymmetricConv (vector)": Case(tic.DCTSymmetricConv.trainable, (7,)),
     "DCTSymmetricConv (one row)": Case(tic.DCTSymmetricConv.trainable, (1, 5, 2)),
     "SLogGate": Case(tic.SLogGate.trainable),
+    "SLogGate (threshold)": Case(with_options(tic.SLogGate, threshold=0.7)),
     "SLogGate (vector)": Case(tic.SLogGate.trainable, (5,)),
     "ConvolutionCoupling": Case(with_options(tic.ConvolutionCoupling, width=4), batched=False),
     "ConvolutionCoupling (vector)": Case(

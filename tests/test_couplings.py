@@ -178,6 +178,25 @@ def test_a_network_of_the_wrong_size_is_named():
         coupling.inverse(tf.zeros([2, 4, 4, 4])[..., :3])
 
 
+@pytest.mark.parametrize("condition_size", [None, 2])
+@pytest.mark.parametrize(
+    "make, shape", [(tic.networks.conv_net, [4, 4, 2]), (tic.networks.mlp, [3])]
+)
+def test_networks_see_the_asinh(make, shape, condition_size):
+    network = make(shape, 4, width=8, condition_size=condition_size, seed=0, dtype="float64")
+    rng = np.random.default_rng(0)
+    network.set_weights([rng.normal(size=w.shape) * (w.ndim > 1) for w in network.get_weights()])
+    x = rng.normal(size=[5, *shape])
+
+    def output(scale):
+        condition = () if condition_size is None else (scale * np.ones([5, 2]),)
+        inputs = [np.sinh(scale * x), *condition]
+        return network(inputs if condition else inputs[0])
+
+    # Without biases a network of ReLUs is homogeneous, here in the asinh and the condition.
+    np.testing.assert_allclose(output(20.0), 20 * output(1.0), rtol=1e-9)
+
+
 def test_quad_coupling_needs_three_networks():
     with pytest.raises(ValueError, match="needs three networks; got 1"):
         tic.QuadCoupling([tic.networks.conv_net([4, 4, 1], 2)])

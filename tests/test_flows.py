@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 import tfp_invconv as tic
 from tfp_invconv.flows import CONVOLUTIONS, COUPLINGS
@@ -63,3 +64,17 @@ def test_equal_seeds_make_equal_flows_and_unequal_layers():
 def test_bad_options_are_named(options, words):
     with pytest.raises(ValueError, match=words):
         tic.glow(**options)
+
+
+@pytest.mark.parametrize("builder", [tic.glow, tic.conf])
+def test_what_samples_exceed_the_range_of_pixels_is_compressed(builder):
+    flow = builder([4, 4, 1], depth=1, width=4, **({"levels": 1} if builder is tic.glow else {}))
+    scaling = tfp.bijectors.Chain(flow.bijector.bijectors[:3])
+    x = tf.constant([0.0, 1.5, 100.0, 256.0])
+    np.testing.assert_allclose(scaling.inverse(x), x / 256 - 0.5, atol=1e-7)
+    log_det = scaling.inverse_log_det_jacobian(tf.identity(x), 0)
+    np.testing.assert_allclose(log_det, 4 * [-np.log(256.0)], rtol=1e-6)
+    # Ten ranges outside become less than one.
+    beyond = 256 * np.log(41.0) / 4
+    samples = scaling.forward(tf.constant([-10.5, 10.5]))
+    np.testing.assert_allclose(samples, [-beyond, 256 + beyond], rtol=1e-5)

@@ -20,6 +20,7 @@ from tfp_invconv.bijectors.householder_qr_1x1 import HouseholderQR1x1
 from tfp_invconv.bijectors.partial_channels import PartialChannels
 from tfp_invconv.bijectors.periodic_conv import PeriodicConv
 from tfp_invconv.bijectors.quad_coupling import QuadCoupling
+from tfp_invconv.bijectors.s_log_gate import SLogGate
 from tfp_invconv.bijectors.squeeze import Squeeze
 
 tfb = tfp.bijectors
@@ -27,11 +28,15 @@ tfd = tfp.distributions
 
 # What stands between the ActNorm and the coupling of a step.
 CONVOLUTIONS = {
-    "1x1": (HouseholderQR1x1,),
-    "emerging": (HouseholderQR1x1, EmergingConv),
-    "cinc": (HouseholderQR1x1, CInC3x3),
-    "periodic": (PeriodicConv,),
-    "dct": (HouseholderQR1x1, DCTSymmetricConv),
+    "1x1": (HouseholderQR1x1.trainable,),
+    "emerging": (HouseholderQR1x1.trainable, EmergingConv.trainable),
+    "cinc": (HouseholderQR1x1.trainable, CInC3x3.trainable),
+    "periodic": (
+        HouseholderQR1x1.trainable,
+        functools.partial(PeriodicConv.trainable, exponential=True),
+    ),
+    "periodic-free": (PeriodicConv.trainable,),
+    "dct": (HouseholderQR1x1.trainable, DCTSymmetricConv.trainable),
 }
 COUPLINGS = {
     "affine": AffineCoupling,
@@ -40,6 +45,9 @@ COUPLINGS = {
     "conf": ConvolutionCoupling,
 }
 
+
+# A sample ten times the pixels' range away from it comes out one range away.
+_TAIL_ALPHA = 4.0
 
 # Those with a scale that needs a bound.
 _AFFINE = ("affine", "quad")
@@ -114,7 +122,7 @@ def glow(
     affine = dict(log_scale_bound=log_scale_bound, **networks)
     step = functools.partial(
         _step,
-        layers=(ActNorm, *CONVOLUTIONS[conv]),
+        layers=(ActNorm.trainable, *CONVOLUTIONS[conv]),
         coupling=functools.partial(
             COUPLINGS[coupling].trainable, **(affine if coupling in _AFFINE else networks)
         ),
@@ -214,9 +222,13 @@ def _chain(bijectors, networks, name=None):
 
 
 def _pixel_scaling(networks):
-    """Pixel values from 0 to 256 become -0.5 to 0.5."""
+    """Pixel values from 0 to 256 become -0.5 to 0.5; what samples exceed that is compressed."""
     dtype = nets.variable_dtype(networks["dtype"])
-    return [tfb.Scale(tf.constant(256.0, dtype)), tfb.Shift(tf.constant(0.5, dtype))]
+    half = tf.constant(0.5, dtype)
+    gate = SLogGate(
+        tf.math.log(tf.constant(_TAIL_ALPHA, dtype)), threshold=half, name="pixel_range"
+    )
+    return [tfb.Scale(tf.constant(256.0, dtype)), tfb.Shift(half), tfb.Invert(gate)]
 
 
 def _level(event_shape, levels, depth, seed, *, step, split_prior, networks):
@@ -241,7 +253,7 @@ def _level(event_shape, levels, depth, seed, *, step, split_prior, networks):
 def _step(event_shape, seed, layers, coupling, dtype):
     *seeds, coupling_seed = params.spawn_seeds(seed, len(layers) + 1)
     step = [
-        layer.trainable(event_shape, seed=layer_seed, dtype=dtype)
+        layer(event_shape, seed=layer_seed, dtype=dtype)
         for layer, layer_seed in zip(layers, seeds, strict=True)
     ]
     return [*step, coupling(event_shape, seed=coupling_seed)]

@@ -17,7 +17,9 @@ def conv_net(
 ):
     """Glow's network: 3x3, 1x1 and 3x3 convolutions with ReLUs between them.
 
-    The last layer starts at zero, so that the network returns zeros.
+    The last layer starts at zero, so that the network returns zeros. The first one sees asinh(x):
+    so beyond the numbers that it was trained on, as samples may be, what the network returns grows
+    like a logarithm, not in proportion, and one coupling's outlier is not the next one's.
 
     Args:
       input_shape: `[H, W, C]`; H and W may be None.
@@ -59,6 +61,8 @@ def mlp(
     dtype="float32",
 ):
     """Two hidden dense layers with ReLUs; the last layer starts at zero.
+
+    The first layer sees asinh(x), see `conv_net`.
 
     Args:
       input_shape: `[N]`.
@@ -150,7 +154,7 @@ def _network(input_shape, condition_size, layer, sizes, drop, rate, seed, dtype)
     # An input is cast to the dtype of `keras.Input`, whatever the layers compute in.
     input_dtype = keras.dtype_policies.get(policy).variable_dtype
     inputs = [keras.Input(tuple(input_shape), dtype=input_dtype)]
-    h = inputs[0]
+    h = keras.ops.arcsinh(inputs[0])
     seeds = np.random.SeedSequence(seed).generate_state(len(sizes) - 1)
     for i, (size, layer_seed) in enumerate(zip(sizes[:-1], seeds, strict=True), 1):
         weights = keras.initializers.HeNormal(seed=int(layer_seed))

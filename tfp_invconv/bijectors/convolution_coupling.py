@@ -197,6 +197,7 @@ def _mixed_flow(outputs, num_filters, log_alpha, axes, validate_args, layer):
     *filters, shift = tf.split(outputs, count, -1)
     if log_alpha is None:
         log_alpha = _initial_log_alpha(num_filters, outputs.dtype)
+    gate = functools.partial(SLogGate, validate_args=validate_args)
     layers = []
     for i in range(num_filters):
         log_response, log_scale = (
@@ -204,9 +205,9 @@ def _mixed_flow(outputs, num_filters, log_alpha, axes, validate_args, layer):
         )
         layers += [
             DCTSymmetricConv(log_response, axes=axes, name=f"{layer}_conv_{i + 1}"),
-            SLogGate(log_alpha[i, 0], validate_args, name=f"{layer}_contraction_{i + 1}"),
+            gate(log_alpha[i, 0], name=f"{layer}_contraction_{i + 1}"),
             tfb.Scale(log_scale=-log_scale),
-            tfb.Invert(SLogGate(log_alpha[i, 1], validate_args, name=f"{layer}_expansion_{i + 1}")),
+            tfb.Invert(gate(log_alpha[i, 1], name=f"{layer}_expansion_{i + 1}")),
         ]
     return tfb.Chain([*layers, tfb.Shift(-shift)])
 

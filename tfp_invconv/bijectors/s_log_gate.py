@@ -1,5 +1,6 @@
 """The S-Log gate: an elementwise bijector that compresses large values."""
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -27,11 +28,16 @@ class SLogGate(ParameterBijector):
 
     As alpha goes to zero it becomes the identity. `tfb.Invert` makes the expanding gate g of it.
 
-    *Shapes*: any; `log_alpha` broadcasts against the input.
+    With a `threshold` b, numbers between -b and b stay as they are, and of those beyond the gate
+    bends the excess: for |x| > b the formulas hold with |x| - b, |z| - b and a term of b added.
+    Inverted, as the last step of sampling, it keeps samples near a range that the data never leave
+    and changes no density within it: `glow` does so with pixels.
+
+    *Shapes*: any; the parameters broadcast against the input.
 
     *Cost*: one logarithm or exponential a number and a polynomial of degree four.
 
-    *Invertible* for all values of the parameter. f and g, their log-determinants and all
+    *Invertible* for all values of the parameters. f and g, their log-determinants and all
     gradients are exact to rounding at and near zero, also where alpha underflows to zero.
     `forward` is infinite where alpha |z| exceeds the logarithm of the largest float (88 in
     float32), an InvalidArgumentError with `validate_args=True`.
@@ -49,22 +55,29 @@ class SLogGate(ParameterBijector):
     Karami, Sohl-Dickstein, Dinh, Duckworth, Schuurmans: Symmetric Convolutional Flow. 2019.
     """
 
-    def __init__(self, log_alpha, validate_args=False, name="s_log_gate"):
-        """Makes the layer from its parameter; see `trainable` for a ready one.
+    def __init__(self, log_alpha, threshold=None, validate_args=False, name="s_log_gate"):
+        """Makes the layer from its parameters; see `trainable` for a ready one.
 
         Args:
           log_alpha: float tensor that broadcasts against the input.
+          threshold: b, a float tensor of numbers of at least zero, likewise; None for zero.
           validate_args: whether to check at run time that `forward` does not overflow.
           name: name of the layer.
 
         Raises:
-          ValueError: if `log_alpha` is a constant with a NaN or an infinity in it.
+          ValueError: if a parameter is a constant with a NaN or an infinity in it, or `threshold`
+            one with a negative number.
           InvalidArgumentError: if `forward` is not finite, with `validate_args=True`.
         """
         parameters = dict(locals())
         with tf.name_scope(name):
-            dtype = params.common_dtype(log_alpha)
+            dtype = params.common_dtype(log_alpha, threshold)
             self._log_alpha = params.as_parameter(log_alpha, dtype, "log_alpha", name)
+            self._threshold = params.as_parameter(threshold, dtype, "threshold", name)
+            is_constant = threshold is not None and not params.is_ref(threshold)
+            lowest = np.min(tf.get_static_value(self._threshold)) if is_constant else 0.0
+            if lowest < 0:
+                raise ValueError(f"{name}: `threshold` must be at least 0; got {lowest}.")
             super().__init__(
                 forward_min_event_ndims=0,
                 validate_args=validate_args,
@@ -75,14 +88,22 @@ class SLogGate(ParameterBijector):
 
     @classmethod
     def trainable(
-        cls, event_shape, *, seed=None, dtype=tf.float32, validate_args=False, name="s_log_gate"
+        cls,
+        event_shape,
+        *,
+        seed=None,
+        dtype=tf.float32,
+        threshold=None,
+        validate_args=False,
+        name="s_log_gate",
     ):
         """Makes a trainable gate with one alpha for all numbers, as the paper has it.
 
         Args:
           event_shape: `[H, W, C]` or `[N]` of the data side.
           seed: not used: nothing is random here.
-          dtype: of the parameter.
+          dtype: of the parameters.
+          threshold: see the constructor.
           validate_args: see the constructor.
           name: name of the layer.
 
@@ -92,24 +113,37 @@ class SLogGate(ParameterBijector):
         params.event_channels(event_shape, name, ranks=(1, 3))
         return cls(
             log_alpha=tf.Variable(tf.zeros([], dtype), name="log_alpha"),
+            threshold=threshold,
             validate_args=validate_args,
             name=name,
         )
 
     @classmethod
     def _parameter_properties(cls, dtype):
-        return dict(log_alpha=tfp.util.ParameterProperties(event_ndims=0))
+        return dict(
+            log_alpha=tfp.util.ParameterProperties(event_ndims=0),
+            threshold=tfp.util.ParameterProperties(
+                event_ndims=0, default_constraining_bijector_fn=tfb.Softplus
+            ),
+        )
 
     @property
     def log_alpha(self):
         """Logarithm of alpha, how strongly the gate bends."""
         return self._log_alpha
 
+    @property
+    def threshold(self):
+        """Below it numbers stay as they are, or None for zero."""
+        return self._threshold
+
     def _inverse(self, y):
-        return y * _log1p_ratio(self._scaled(y))
+        inside, excess = self._split(y)
+        return inside + excess * _log1p_ratio(self._scaled(excess))
 
     def _forward(self, x):
-        y = x * _expm1_ratio(self._scaled(x))
+        inside, excess = self._split(x)
+        y = inside + excess * _expm1_ratio(self._scaled(excess))
         if not self.validate_args:
             return y
         message = (
@@ -119,13 +153,20 @@ class SLogGate(ParameterBijector):
         return tf.debugging.assert_all_finite(y, message)
 
     def _inverse_log_det_jacobian(self, y):
-        return -tf.math.log1p(self._scaled(y))
+        return -tf.math.log1p(self._scaled(self._split(y)[1]))
 
     def _forward_log_det_jacobian(self, x):
-        return self._scaled(x)
+        return self._scaled(self._split(x)[1])
 
-    def _scaled(self, x):
-        return tf.exp(self.log_alpha) * tf.abs(x)
+    def _split(self, x):
+        """The part of each number up to the threshold, and the excess, which has its sign."""
+        if self.threshold is None:
+            return 0.0, x
+        inside = tf.clip_by_value(x, -self.threshold, self.threshold)
+        return inside, x - inside
+
+    def _scaled(self, excess):
+        return tf.exp(self.log_alpha) * tf.abs(excess)
 
 
 def _log1p_ratio(u):
