@@ -1,9 +1,10 @@
 """Trains image flows and shows what they learned.
 
 Without arguments: a Glow with emerging convolutions on the digits of scikit-learn, which need no
-download. Prints test bits/dim, the reconstruction error and the time to sample 100 images, and
-writes samples.png, history.csv, model.weights.h5 and results.json into a folder that it names.
-Ctrl-C stops the training and goes on with the state reached.
+download. Prints test bits/dim, the reconstruction error, how many of 2,000 samples are not finite
+or far out, and the time to sample 100 images, and writes samples.png, history.csv,
+model.weights.h5 and results.json into a folder that it names. Ctrl-C stops the training and goes
+on with the state reached. A training that ends in NaN is an exit code of 1.
 
 With --compare, trains the listed kinds of flow with the same data, seed and number of epochs, each
 as above, and writes one table and one picture of bits/dim against time for all of them.
@@ -12,7 +13,9 @@ as above, and writes one table and one picture of bits/dim against time for all 
 import argparse
 import csv
 import json
+import math
 import signal
+import sys
 import time
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +28,16 @@ from matplotlib.figure import Figure
 import tfp_invconv as tic
 from tfp_invconv.flows import CONVOLUTIONS, COUPLINGS
 
+NUM_SAMPLES = 2000
+
+# What decides the results, besides the data and the kind of flow.
+OPTIONS = ("levels", "depth", "width", "dropout", "log_scale_bound")
+OPTIONS += ("epochs", "batch_size", "learning_rate", "seed")
+
+
+def log_scale_bound(text):
+    return text if text == "sigmoid" else float(text)
+
 
 def parse_arguments():
     parser = argparse.ArgumentParser(
@@ -35,6 +48,12 @@ def parse_arguments():
     add("--data-dir", help="folder of prepared TFDS data sets (TFDS's own)")
     add("--conv", default="emerging", choices=CONVOLUTIONS, help="convolution (emerging)")
     add("--coupling", default="affine", choices=COUPLINGS, help="coupling (affine)")
+    add(
+        "--log-scale-bound",
+        type=log_scale_bound,
+        default=1.0,
+        help='bound of the log-scale of affine and quad couplings, or "sigmoid" (1.0)',
+    )
     add(
         "--compare",
         nargs="+",
@@ -143,6 +162,31 @@ def reconstruction_error(model, images):
     return max(float(tf.reduce_max(abs(there_and_back(x) - x))) for x in images)
 
 
+def count_samples(model, max_value, seed):
+    """How many samples are not finite, and how many lie beyond three times the data's range."""
+    largest = []
+    for batch in range(NUM_SAMPLES // 100):
+        samples = model.sample(100, seed=1000 * seed + batch).numpy()
+        largest.append(np.max(np.abs(samples), axis=(1, 2, 3)))
+    largest = np.concatenate(largest)
+    finite = np.isfinite(largest)
+    far_out = finite & (largest > 3 * (max_value + 1))
+    return {
+        "samples": len(largest),
+        "samples_not_finite": int(np.sum(~finite)),
+        "samples_far_out": int(np.sum(far_out)),
+    }
+
+
+def write_json(results, path):
+    """Writes the results; what is not finite becomes null, as JSON has no NaN."""
+    known = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in results.items()
+    }
+    path.write_text(json.dumps(known, indent=2, allow_nan=False) + "\n")
+
+
 def sampling_time(model):
     """Median seconds for 100 images, once compiled."""
     model.sample(100, seed=0)
@@ -165,6 +209,7 @@ def run(args, conv, coupling, out):
         depth=args.depth,
         conv=conv,
         coupling=coupling,
+        log_scale_bound=args.log_scale_bound,
         width=args.width,
         dropout=args.dropout,
         seed=args.seed,
@@ -176,51 +221,71 @@ def run(args, conv, coupling, out):
     start = time.perf_counter()
     finished = train(model, train_images, test_images, args, out)
     seconds = time.perf_counter() - start
-    model.save_weights(out / "model.weights.h5")
-
+    diverged = not all(np.all(np.isfinite(variable)) for variable in model.trainable_variables)
     results = {
         "dataset": args.dataset,
         "conv": conv,
         "coupling": coupling,
-        **{name: getattr(args, name) for name in ("levels", "depth", "width", "dropout")},
-        **{name: getattr(args, name) for name in ("epochs", "batch_size", "learning_rate", "seed")},
-        "finished": finished,
+        **{name: getattr(args, name) for name in OPTIONS},
+        "finished": finished and not diverged,
+        "diverged": diverged,
         "parameters": model.count_params(),
         "training_seconds": seconds,
-        "test_bits_per_dim": model.evaluate(test_images, verbose=0, return_dict=True)[
-            "bits_per_dim"
-        ],
-        "reconstruction_error": reconstruction_error(model, test_images),
-        "sampling_seconds": sampling_time(model),
     }
-    print(f"test bits/dim: {results['test_bits_per_dim']:.3f}")
-    print(f"reconstruction error: {results['reconstruction_error']:.1e} grey levels")
-    print(f"time to sample 100 images: {1e3 * results['sampling_seconds']:.0f} ms")
-    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    if diverged:
+        write_json(results, out / "results.json")
+        print(f"{conv}/{coupling}: the training ended in NaN; try a lower --learning-rate")
+        return results
+    model.save_weights(out / "model.weights.h5")
 
     real = next(iter(test_images)).numpy()[:100]
     # The digits of scikit-learn are white at 16.
     max_value = 16 if real.max() <= 17 else 255
+    evaluation = model.evaluate(test_images, verbose=0, return_dict=True)
+    results |= {
+        "test_bits_per_dim": evaluation["bits_per_dim"],
+        "reconstruction_error": reconstruction_error(model, test_images),
+        **count_samples(model, max_value, args.seed),
+        "sampling_seconds": sampling_time(model),
+    }
+    print(f"test bits/dim: {results['test_bits_per_dim']:.3f}")
+    print(f"reconstruction error: {results['reconstruction_error']:.1e} grey levels")
+    print(
+        f"of {results['samples']:,} samples {results['samples_not_finite']} are not finite and "
+        f"{results['samples_far_out']} far out"
+    )
+    print(f"time to sample 100 images: {1e3 * results['sampling_seconds']:.0f} ms")
+    write_json(results, out / "results.json")
     samples = model.sample(len(real), seed=args.seed)
     tic.plots.comparison(samples, real, out / "samples.png", max_value=max_value)
     print(f"pictures: {out / 'samples.png'}")
     return results
 
 
+def table_row(results):
+    """A row of the table of `write_comparison`."""
+    name = f"{results['conv']}/{results['coupling']}"
+    start = f"| {name} | {results['parameters']:,} | {results['training_seconds']:.0f} |"
+    if results["diverged"]:
+        return f"{start} NaN | | | |"
+    return (
+        f"{start} {results['test_bits_per_dim']:.3f} | {1e3 * results['sampling_seconds']:.0f} "
+        f"| {results['samples_not_finite']} | {results['samples_far_out']} |"
+    )
+
+
 def write_comparison(all_results, out):
     """One table, printed and in comparison.md, and one picture of all the runs."""
     lines = [
-        "| flow | parameters | training, s | test bits/dim | sampling 100, ms |",
-        "|---|---|---|---|---|",
+        "| flow | parameters | training, s | test bits/dim | sampling 100, ms | not finite "
+        "| far out |",
+        "|---|---|---|---|---|---|---|",
+        *map(table_row, all_results),
     ]
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     for results in all_results:
         name = f"{results['conv']}/{results['coupling']}"
-        lines.append(
-            f"| {name} | {results['parameters']:,} | {results['training_seconds']:.0f} "
-            f"| {results['test_bits_per_dim']:.3f} | {1e3 * results['sampling_seconds']:.0f} |"
-        )
         with open(out / name.replace("/", "-") / "history.csv") as file:
             # Empty between validations.
             rows = [
@@ -244,14 +309,12 @@ def main():
     what = "compare" if args.compare else "-".join(args.kinds[0])
     name = f"{args.dataset.replace('/', '_')}-{what}-{datetime.now():%Y%m%d-%H%M%S}"
     out = args.out or Path("runs") / name
+    folders = [out / "-".join(kind) for kind in args.kinds] if args.compare else [out]
+    results = [run(args, *kind, folder) for kind, folder in zip(args.kinds, folders, strict=True)]
     if args.compare:
-        folders = [out / "-".join(kind) for kind in args.kinds]
-        results = [
-            run(args, *kind, folder) for kind, folder in zip(args.kinds, folders, strict=True)
-        ]
         write_comparison(results, out)
-    else:
-        run(args, *args.kinds[0], out)
+    if any(r["diverged"] for r in results):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The examples as a user runs them."""
 
 import csv
+import importlib
 import json
 import os
 import re
@@ -42,6 +43,10 @@ def test_train_image_flow_writes_what_it_prints(tmp_path):
     (error,) = re.findall(r"reconstruction error: ([\d.e-]+) grey levels", output)
     assert float(error) < 1e-3
     assert re.search(r"time to sample 100 images: \d+ ms", output)
+    assert "of 2,000 samples 0 are not finite and 0 far out" in output
+    assert results["samples"] == 2000
+    assert results["samples_not_finite"] == results["samples_far_out"] == 0
+    assert results["log_scale_bound"] == 1.0 and not results["diverged"]
     with open(tmp_path / "run" / "history.csv") as file:
         assert [float(row["bits_per_dim"]) < 8.0 for row in csv.DictReader(file)] == [True] * 2
     picture = tf.io.decode_png((tmp_path / "run" / "samples.png").read_bytes())
@@ -72,6 +77,119 @@ def test_ctrl_c_leaves_weights_and_pictures(tmp_path):
     assert results["test_bits_per_dim"] < 8.0
     for name in ("model.weights.h5", "samples.png", "history.csv"):
         assert (tmp_path / name).stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_a_training_that_ends_in_nan_is_a_failure(tmp_path):
+    options = [*SMALL, "--conv", "1x1", "--epochs", 1, "--learning-rate", "nan"]
+    kinds = ["--compare", "1x1/affine", "1x1/additive"]
+    process = start("train_image_flow.py", *options, *kinds, "--out", tmp_path)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert "1x1/affine: the training ended in NaN" in output
+    for kind in ("1x1-affine", "1x1-additive"):
+        text = (tmp_path / kind / "results.json").read_text()
+        results = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+        assert results["diverged"] and not results["finished"]
+        assert not (tmp_path / kind / "model.weights.h5").exists()
+    assert (tmp_path / "comparison.md").read_text().count("| NaN |") == 2
+
+
+@pytest.fixture(name="example")
+def fixture_example(monkeypatch):
+    """Imports an example as a module."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    return importlib.import_module
+
+
+def test_samples_are_counted(example):
+    class Model:
+        def sample(self, count, seed):
+            samples = np.zeros([count, 2, 2, 1], np.float32)
+            if seed == 3000:  # the first batch
+                samples[:7, 1, 0] = 51.5
+                samples[7, 0, 0] = -51.5
+                samples[8:11, 0, 1] = [[np.nan], [np.inf], [-np.inf]]
+                samples[11] = 50.5
+            return tf.constant(samples)
+
+    counts = example("train_image_flow").count_samples(Model(), max_value=16, seed=3)
+    assert counts == {"samples": 2000, "samples_not_finite": 3, "samples_far_out": 8}
+
+
+@pytest.mark.slow
+def test_check_samples_goes_on_where_it_stopped(tmp_path):
+    kinds = ["--kinds", "1x1/additive", "1x1/affine"]
+    options = ["--datasets", "digits", *kinds, "--epochs", 1, "--out", tmp_path]
+    outputs = []
+    for _ in range(2):
+        process = start("check_samples.py", *options)
+        outputs.append(process.communicate(timeout=300)[0])
+        assert process.returncode == 0
+    assert outputs[0] == outputs[1]
+    assert "2 of 2 flows hold" in outputs[0]
+    assert (tmp_path / "table.md").read_text() in outputs[0]
+    path = tmp_path / "digits" / "1x1-affine-1.0" / "results.json"
+    results = json.loads(path.read_text())
+    assert results["learning_rate"] == 1e-2 and results["epochs"] == 1
+    assert (
+        f"| digits | 1x1/affine | 1.0 | {results['test_bits_per_dim']:.2f} | 0 | 0 |" in outputs[0]
+    )
+
+
+GOOD = {
+    "dataset": "digits",
+    "conv": "1x1",
+    "coupling": "affine",
+    "log_scale_bound": 1.0,
+    "epochs": 60,
+    "learning_rate": 1e-2,
+    "diverged": False,
+    "samples": 2000,
+    "samples_not_finite": 0,
+    "samples_far_out": 20,
+    "reconstruction_error": 0.01,
+    "test_bits_per_dim": 2.5,
+}
+
+
+@pytest.mark.parametrize(
+    "change, holds",
+    [
+        ({}, True),
+        ({"samples_not_finite": 1}, False),
+        ({"samples_far_out": 21}, False),
+        ({"reconstruction_error": 0.011}, False),
+        ({"reconstruction_error": None}, False),
+        ({"diverged": True}, False),
+    ],
+)
+def test_check_samples_counts_what_does_not_hold(
+    example, monkeypatch, capsys, tmp_path, change, holds
+):
+    path = tmp_path / "digits" / "1x1-affine-1.0" / "results.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({**GOOD, **change}))
+    options = ["--datasets", "digits", "--kinds", "1x1/affine", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["check_samples.py", *options])
+    with pytest.raises(SystemExit) as end:
+        example("check_samples").main()
+    assert end.value.code == (0 if holds else 1)
+    assert f"{int(holds)} of 1 flows hold" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["{", json.dumps({**GOOD, "epochs": 2})])
+def test_check_samples_writes_over_nothing(example, monkeypatch, tmp_path, text):
+    path = tmp_path / "digits" / "1x1-affine-1.0" / "results.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    options = ["--datasets", "digits", "--kinds", "1x1/affine", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["check_samples.py", *options])
+    with pytest.raises(
+        SystemExit, match=r"results.json is (damaged|of a run with \{'epochs': 2\})"
+    ):
+        example("check_samples").main()
+    assert path.read_text() == text
 
 
 def test_help_names_every_option():
