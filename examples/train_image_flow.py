@@ -3,8 +3,9 @@
 Without arguments: a Glow with emerging convolutions on the digits of scikit-learn, which need no
 download. Prints test bits/dim, the reconstruction error, how many of 2,000 samples are not finite
 or far out, and the time to sample 100 images, and writes samples.png, history.csv,
-model.weights.h5 and results.json into a folder that it names. Ctrl-C stops the training and goes
-on with the state reached. A training that ends in NaN is an exit code of 1.
+model.weights.h5, results.json and conditions.txt (what each layer does to errors) into a folder
+that it names. Ctrl-C stops the training and goes on with the state reached. A training that ends
+in NaN is an exit code of 1.
 
 With --compare, trains the listed kinds of flow with the same data, seed and number of epochs, each
 as above, and writes one table and one picture of bits/dim against time for all of them.
@@ -256,6 +257,10 @@ def run(args, conv, coupling, out):
     )
     print(f"time to sample 100 images: {1e3 * results['sampling_seconds']:.0f} ms")
     write_json(results, out / "results.json")
+    with open(out / "conditions.txt", "w") as file:
+        tic.condition_report(
+            flow, real[:50], print_fn=lambda line: print(line, file=file), seed=args.seed
+        )
     samples = model.sample(len(real), seed=args.seed)
     tic.plots.comparison(samples, real, out / "samples.png", max_value=max_value)
     print(f"pictures: {out / 'samples.png'}")

@@ -49,6 +49,8 @@ def test_train_image_flow_writes_what_it_prints(tmp_path):
     assert results["log_scale_bound"] == 1.0 and not results["diverged"]
     with open(tmp_path / "run" / "history.csv") as file:
         assert [float(row["bits_per_dim"]) < 8.0 for row in csv.DictReader(file)] == [True] * 2
+    conditions = (tmp_path / "run" / "conditions.txt").read_text()
+    assert "emerging_conv" in conditions and "all layers" in conditions
     picture = tf.io.decode_png((tmp_path / "run" / "samples.png").read_bytes())
     assert picture.shape[0] > 100
     assert len(np.unique(picture)) > 16

@@ -17,6 +17,7 @@ from tfp_invconv.bijectors.periodic_conv import PeriodicConv
 from tfp_invconv.bijectors.quad_coupling import QuadCoupling
 from tfp_invconv.bijectors.s_log_gate import SLogGate
 from tfp_invconv.bijectors.squeeze import Squeeze
+from tfp_invconv.diagnostics import condition_report
 from tfp_invconv.flows import conf, glow
 from tfp_invconv.model import FlowModel
 
@@ -39,6 +40,7 @@ __all__ = [
     "SLogGate",
     "Squeeze",
     "callbacks",
+    "condition_report",
     "conf",
     "data",
     "glow",

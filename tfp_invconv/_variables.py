@@ -12,7 +12,7 @@ import tensorflow as tf
 def layers_with_variables(distribution):
     """[(layer, [(name, variable, trainable), ...]), ...], each variable once, names unique."""
     seen, names, rows = set(), collections.Counter(), []
-    layers = _leaves(getattr(distribution, "bijector", None), "")
+    layers = leaves(getattr(distribution, "bijector", None), "")
     for path, module in [*layers, ("", distribution)]:
         label, variables = f"{path}{module.name}", []
         for variable, trainable in _variables_in(module):
@@ -28,13 +28,13 @@ def layers_with_variables(distribution):
     return rows
 
 
-def _leaves(bijector, path):
+def leaves(bijector, path):
     """The bijectors that are not made of others, each with its place, in the order of the data."""
     if hasattr(bijector, "bijectors"):
         for i, inner in enumerate(tf.nest.flatten(bijector.bijectors)):
-            yield from _leaves(inner, f"{path}{i:02d}.")
+            yield from leaves(inner, f"{path}{i:02d}.")
     elif hasattr(bijector, "bijector"):
-        yield from _leaves(bijector.bijector, path)
+        yield from leaves(bijector.bijector, path)
     elif bijector is not None:
         yield path, bijector
 

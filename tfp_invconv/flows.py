@@ -72,15 +72,22 @@ def glow(
 
     Each level is `Squeeze`, `depth` steps of (ActNorm, convolution, coupling) and, but for the last
     level, an `AffineCoupling` that conditions one half of the channels on the other, which the
-    next level goes on with. The density is over pixel values, uint8 + U[0, 1): the first bijector
-    scales them to [-0.5, 0.5], so that bits/dim is -log_prob / (H W C ln 2).
+    next level goes on with. The density is over pixel values, uint8 + U[0, 1): the first bijectors
+    scale them to [-0.5, 0.5], so that bits/dim is -log_prob / (H W C ln 2).
+
+    *Samples*: three things keep them finite and near the data, since each of the steps that make
+    them would amplify what the one before got wrong. The scales of the couplings have a bound (see
+    `AffineCoupling`); their networks see the asinh of their input (see `networks.conv_net`); and
+    what a sample exceeds the range of pixels is compressed, ten ranges to one (`SLogGate` with a
+    threshold), which changes no density within the range.
 
     Args:
       event_shape: `[H, W, C]`, H and W multiples of 2^levels.
       levels: number of levels.
       depth: steps in each level.
       conv: "1x1" (`HouseholderQR1x1`); "emerging", "cinc" or "dct" (`EmergingConv`, `CInC3x3` or
-        `DCTSymmetricConv` after it); or "periodic" (`PeriodicConv`, with a 1x1 one inside).
+        `DCTSymmetricConv` after it); "periodic" (`PeriodicConv` as an exponential after it, which
+        can't become singular); or "periodic-free" (a free `PeriodicConv`, with a 1x1 one inside).
       coupling: "affine", "additive", "quad" or "conf" (`ConvolutionCoupling`).
       log_scale_bound: of the affine and quad couplings and of the conditioning between levels,
         see `AffineCoupling`.
@@ -152,7 +159,8 @@ def conf(
     a vector), `ConvolutionCoupling` and a reversal of the order of the channels, so that what one
     coupling changes is what the next one looks at. The density of vectors is over the given
     values. Images go through `Squeeze` before the steps and back after them, and their density is
-    over pixel values, uint8 + U[0, 1), which the first bijector scales to [-0.5, 0.5].
+    over pixel values, uint8 + U[0, 1), which the first bijectors scale to [-0.5, 0.5] and keep
+    samples near, as in `glow`.
 
     Args:
       event_shape: `[H, W, C]`, H and W even, or `[N]`, N at least two.
