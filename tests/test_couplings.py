@@ -197,6 +197,20 @@ def test_networks_see_the_asinh(make, shape, condition_size):
     np.testing.assert_allclose(output(20.0), 20 * output(1.0), rtol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [tf.float32, tf.float64], ids=["float32", "float64"])
+def test_asinh_and_its_slope(dtype):
+    sizes = np.concatenate([[0.0], 10.0 ** np.linspace(-30, 15, 200)])
+    x = tf.constant(np.concatenate([-sizes, sizes]), dtype)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        value = tic.networks.asinh(x)
+    exact = x.numpy().astype(np.float64)
+    precision = 8 * np.finfo(dtype.as_numpy_dtype).eps
+    np.testing.assert_allclose(value, np.arcsinh(exact), rtol=precision, atol=precision)
+    slope = 1 / np.sqrt(1 + exact**2)
+    np.testing.assert_allclose(tape.gradient(value, x), slope, rtol=8 * precision)
+
+
 def test_quad_coupling_needs_three_networks():
     with pytest.raises(ValueError, match="needs three networks; got 1"):
         tic.QuadCoupling([tic.networks.conv_net([4, 4, 1], 2)])

@@ -144,6 +144,15 @@ def call(network, x, condition, layer):
     return tf.cast(network([x, condition]), x.dtype)
 
 
+@keras.saving.register_keras_serializable("tfp_invconv")
+def asinh(x):
+    """asinh(x) to an absolute error of rounding, faster than `tf.asinh`, by far on a CPU."""
+    # Not tf.sign and tf.abs, of which the gradient at zero would be zero.
+    sign = tf.where(x < 0, -tf.ones_like(x), tf.ones_like(x))
+    size = sign * x
+    return sign * tf.math.log(size + tf.sqrt(1.0 + size * size))
+
+
 def _policy(dtype):
     return tf.as_dtype(dtype).name if isinstance(dtype, tf.DType) else dtype
 
@@ -154,7 +163,7 @@ def _network(input_shape, condition_size, layer, sizes, drop, rate, seed, dtype)
     # An input is cast to the dtype of `keras.Input`, whatever the layers compute in.
     input_dtype = keras.dtype_policies.get(policy).variable_dtype
     inputs = [keras.Input(tuple(input_shape), dtype=input_dtype)]
-    h = keras.ops.arcsinh(inputs[0])
+    h = keras.layers.Activation(asinh, dtype=input_dtype)(inputs[0])
     seeds = np.random.SeedSequence(seed).generate_state(len(sizes) - 1)
     for i, (size, layer_seed) in enumerate(zip(sizes[:-1], seeds, strict=True), 1):
         weights = keras.initializers.HeNormal(seed=int(layer_seed))
