@@ -65,7 +65,7 @@ def parse_arguments():
     add("--depth", type=int, default=4, help="steps in each level (4)")
     add("--width", type=int, default=64, help="channels in the couplings' networks (64)")
     add("--dropout", type=float, default=0.15, help="dropout rate in those networks (0.15)")
-    add("--epochs", type=int, default=120, help="passes over the training images (120)")
+    add("--epochs", type=int, default=180, help="passes over the training images (180)")
     add("--batch-size", type=int, default=100, help="images in a batch (100)")
     add("--learning-rate", type=float, default=2e-3, help="highest learning rate (0.002)")
     add("--seed", type=int, default=0, help="seed of parameters, data order and samples (0)")

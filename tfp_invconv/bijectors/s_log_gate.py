@@ -162,7 +162,8 @@ class SLogGate(ParameterBijector):
         """The part of each number up to the threshold, and the excess, which has its sign."""
         if self.threshold is None:
             return 0.0, x
-        inside = tf.clip_by_value(x, -self.threshold, self.threshold)
+        # Not tf.clip_by_value, which refuses a batch of thresholds for one x.
+        inside = tf.minimum(tf.maximum(x, -self.threshold), self.threshold)
         return inside, x - inside
 
     def _scaled(self, excess):
