@@ -67,6 +67,17 @@ def channel_coupling(event_shape, *, seed, dtype):
     return tic.ChannelCoupling(networks, bijector_fn)
 
 
+def scan(event_shape, *, seed, dtype):
+    def step(seed):
+        conv = tic.EmergingConv.trainable(event_shape, seed=seed, dtype=dtype)
+        coupling = tic.AffineCoupling.trainable(event_shape, width=4, seed=seed, dtype=dtype)
+        return tfp.bijectors.Chain(
+            [tic.ActNorm.trainable(event_shape, dtype=dtype), conv, coupling]
+        )
+
+    return tic.Scan.trainable(step, 3, seed=seed)
+
+
 LAYERS = {
     "AutoregressiveConv (top_left)": Case(with_options(tic.AutoregressiveConv, kernel_size=2)),
     "AutoregressiveConv (top_right, 3x3)": Case(
@@ -118,5 +129,6 @@ LAYERS = {
     "QuadCoupling": Case(with_options(tic.QuadCoupling, width=4), (4, 4, 4), False),
     "QuadCoupling (uneven)": Case(with_options(tic.QuadCoupling, width=4), (2, 3, 6), False),
     "QuadCoupling (vector)": Case(with_options(tic.QuadCoupling, width=4), (7,), False),
+    "Scan": Case(scan, (3, 4, 3), batched=False),
     "PartialChannels": Case(partial_channels, (4, 4, 3), batched=False),
 }

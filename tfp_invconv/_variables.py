@@ -1,6 +1,6 @@
 """Finds the variables of a distribution, and names them after their layers."""
 
-import collections
+import collections.abc
 import functools
 import inspect
 
@@ -15,6 +15,9 @@ def layers_with_variables(distribution):
     layers = leaves(getattr(distribution, "bijector", None), "")
     for path, module in [*layers, ("", distribution)]:
         label, variables = f"{path}{module.name}", []
+        if isinstance(module, collections.abc.Sized):
+            rows.append((f"{label} x {len(module)}", []))
+            continue
         for variable, trainable in _variables_in(module):
             if id(variable) in seen:
                 continue
@@ -29,10 +32,16 @@ def layers_with_variables(distribution):
 
 
 def leaves(bijector, path):
-    """The bijectors that are not made of others, each with its place, in the order of the data."""
+    """The bijectors that are not made of others, each with its place, in the order of the data.
+
+    A stack of steps comes before the layers of its one step, which are named after it.
+    """
     if hasattr(bijector, "bijectors"):
         for i, inner in enumerate(tf.nest.flatten(bijector.bijectors)):
             yield from leaves(inner, f"{path}{i:02d}.")
+    elif isinstance(bijector, collections.abc.Sized):
+        yield path, bijector
+        yield from leaves(bijector.bijector, f"{path}{bijector.name}.")
     elif hasattr(bijector, "bijector"):
         yield from leaves(bijector.bijector, path)
     elif bijector is not None:
@@ -43,7 +52,7 @@ def _variables_in(module):
     """The (variable, trainable) that `tf.Module` finds, then those in networks and functions."""
     found = {id(v): (v, v.trainable) for v in module.variables}
     for bijector in (module, *module.submodules):
-        for part in _hidden_in(getattr(bijector, "parameters", {}), set()):
+        for part in hidden_in(getattr(bijector, "parameters", {}), set()):
             if isinstance(part, keras.Layer):
                 # A frozen Keras layer says so; its tf.Variable does not.
                 found |= {id(v.value): (v.value, v.trainable) for v in part.variables}
@@ -52,7 +61,7 @@ def _variables_in(module):
     return found.values()
 
 
-def _hidden_in(value, seen):
+def hidden_in(value, seen):
     """Keras layers and variables in a bijector's arguments, in the functions among them too."""
     if isinstance(value, (keras.Layer, tf.Variable)):
         return [value]
@@ -72,4 +81,4 @@ def _hidden_in(value, seen):
         inside = [value.__func__, value.__self__]
     else:
         inside = []
-    return [part for item in inside for part in _hidden_in(item, seen)]
+    return [part for item in inside for part in hidden_in(item, seen)]

@@ -11,6 +11,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_invconv import _variables
+from tfp_invconv.bijectors.scan import unrolled
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -117,7 +118,7 @@ def condition_report(distribution, x, *, condition=None, seed=0, print_fn=print)
             "tfd.TransformedDistribution; of a FlowModel, pass model.distribution. "
             f"Got {distribution!r}."
         )
-    bijector, base = distribution.bijector, distribution.distribution
+    bijector, base = unrolled(distribution.bijector), distribution.distribution
     x, batch = _checked(x, distribution)
     words = np.random.SeedSequence(seed).generate_state(2).astype(np.int32)
     noise_seed, step_seed = tfp.random.split_seed(tf.constant(words))

@@ -21,6 +21,7 @@ from tfp_invconv.bijectors.partial_channels import PartialChannels
 from tfp_invconv.bijectors.periodic_conv import PeriodicConv
 from tfp_invconv.bijectors.quad_coupling import QuadCoupling
 from tfp_invconv.bijectors.s_log_gate import SLogGate
+from tfp_invconv.bijectors.scan import Scan
 from tfp_invconv.bijectors.squeeze import Squeeze
 
 tfb = tfp.bijectors
@@ -65,6 +66,8 @@ def glow(
     conditional=None,
     width=128,
     dropout=0.0,
+    remat=False,
+    unroll=None,
     seed=None,
     dtype=tf.float32,
 ):
@@ -95,6 +98,8 @@ def glow(
         conditioned on (see `ConditionalChain`); None for a density of the data alone.
       width: hidden channels of the couplings' networks.
       dropout: rate of dropout in those networks while a `FlowModel` trains.
+      remat: whether to recompute each step for its gradient, which saves memory (see `Scan`).
+      unroll: whether to put the steps into the graph one by one (see `Scan`).
       seed: int, for all initial parameters, or None.
       dtype: of all parameters; or a Keras dtype policy for the networks, such as "mixed_bfloat16",
         whose parameters, as those of the layers, and densities are float32.
@@ -136,7 +141,8 @@ def glow(
         dtype=nets.variable_dtype(dtype),
     )
     split_prior = functools.partial(AffineCoupling.trainable, name="split_prior", **affine)
-    options = dict(step=step, split_prior=split_prior, networks=networks)
+    scan = dict(remat=remat, unroll=unroll)
+    options = dict(step=step, split_prior=split_prior, networks=networks, scan=scan)
     flow = _level([height, width_px, channels], levels, depth, seed, **options)
     return _flow(event_shape, [*_pixel_scaling(networks), *flow], networks, "glow")
 
@@ -150,6 +156,8 @@ def conf(
     conditional=None,
     width=128,
     dropout=0.0,
+    remat=False,
+    unroll=None,
     seed=None,
     dtype=tf.float32,
 ):
@@ -170,6 +178,8 @@ def conf(
         conditioned on (see `ConditionalChain`); None for a density of the data alone.
       width: of the hidden layers of the couplings' networks.
       dropout: rate of dropout in those networks while a `FlowModel` trains.
+      remat: whether to recompute each step for its gradient, which saves memory (see `Scan`).
+      unroll: whether to put the steps into the graph one by one (see `Scan`).
       seed: int, for all initial parameters, or None.
       dtype: of all parameters; or a Keras dtype policy for the networks, such as "mixed_bfloat16",
         whose parameters, as those of the layers, and densities are float32.
@@ -192,10 +202,11 @@ def conf(
     for argument, value in (("depth", depth), ("num_filters", num_filters)):
         params.check_positive_integer(value, argument, "conf")
     networks = _network_options("conf", conditional, width, dropout, dtype)
-    seeds = params.spawn_seeds(seed, depth)
+    step = functools.partial(_conf_step, num_filters=num_filters, networks=networks)
+    scan = dict(seed=seed, name="steps", remat=remat, unroll=unroll)
     if len(event_shape) == 1:
-        steps = _conf_steps(list(event_shape), seeds, num_filters, networks)
-        return _flow(event_shape, steps, networks, "conf")
+        steps = Scan.trainable(functools.partial(step, list(event_shape)), depth, **scan)
+        return _flow(event_shape, [steps], networks, "conf")
     height, width_px = event_shape[:2]
     if height % 2 or width_px % 2:
         raise ValueError(
@@ -203,8 +214,8 @@ def conf(
             "Pad the images."
         )
     squeezed = [height // 2, width_px // 2, 4 * channels]
-    steps = _conf_steps(squeezed, seeds, num_filters, networks)
-    flow = [*_pixel_scaling(networks), Squeeze(), *steps, tfb.Invert(Squeeze())]
+    steps = Scan.trainable(functools.partial(step, squeezed), depth, **scan)
+    flow = [*_pixel_scaling(networks), Squeeze(), steps, tfb.Invert(Squeeze())]
     return _flow(event_shape, flow, networks, "conf")
 
 
@@ -239,17 +250,16 @@ def _pixel_scaling(networks):
     return [tfb.Scale(tf.constant(256.0, dtype)), tfb.Shift(half), tfb.Invert(gate)]
 
 
-def _level(event_shape, levels, depth, seed, *, step, split_prior, networks):
+def _level(event_shape, levels, depth, seed, *, step, split_prior, networks, scan):
     """The bijectors of this level and those below it, from the data on."""
     height, width, channels = event_shape
     squeezed = [height // 2, width // 2, 4 * channels]
     *seeds, prior_seed, seed_below = params.spawn_seeds(seed, depth + 2)
-    bijectors = [Squeeze()]
-    for step_seed in seeds:
-        bijectors += step(squeezed, step_seed)
+    steps = [_chain(step(squeezed, step_seed), networks) for step_seed in seeds]
+    bijectors = [Squeeze(), Scan.from_steps(steps, name="steps", **scan)]
     if levels > 1:
         kept = 2 * channels
-        options = dict(step=step, split_prior=split_prior, networks=networks)
+        options = dict(step=step, split_prior=split_prior, networks=networks, scan=scan)
         below = _level([height // 2, width // 2, kept], levels - 1, depth, seed_below, **options)
         bijectors += [
             split_prior(squeezed, seed=prior_seed),
@@ -279,21 +289,18 @@ def _check_choice(argument, value, choices):
         raise ValueError(f"glow: `{argument}` must be one of {sorted(choices)}; got {value!r}.")
 
 
-def _conf_steps(event_shape, seeds, num_filters, networks):
-    """So many steps as there are seeds, in the order from the data on."""
+def _conf_step(event_shape, seed, num_filters, networks):
     dtype, size = nets.variable_dtype(networks["dtype"]), event_shape[-1]
-    steps = []
-    for seed in seeds:
-        mixing_seed, coupling_seed = params.spawn_seeds(seed, 2)
-        steps += [
-            ActNorm.trainable(event_shape, dtype=dtype),
-            _mixing(event_shape, mixing_seed, dtype),
-            ConvolutionCoupling.trainable(
-                event_shape, seed=coupling_seed, num_filters=num_filters, **networks
-            ),
-            tfb.Permute(list(reversed(range(size))), axis=-1),
-        ]
-    return steps
+    mixing_seed, coupling_seed = params.spawn_seeds(seed, 2)
+    layers = [
+        ActNorm.trainable(event_shape, dtype=dtype),
+        _mixing(event_shape, mixing_seed, dtype),
+        ConvolutionCoupling.trainable(
+            event_shape, seed=coupling_seed, num_filters=num_filters, **networks
+        ),
+        tfb.Permute(list(reversed(range(size))), axis=-1),
+    ]
+    return _chain(layers, networks)
 
 
 def _mixing(event_shape, seed, dtype):

@@ -94,11 +94,7 @@ class ConvolutionCoupling(ChannelCoupling):
         self._num_filters = num_filters
         dtype = params.common_dtype(log_alpha)
         self._log_alpha = params.as_parameter(log_alpha, dtype, "log_alpha", name)
-        if log_alpha is not None and self._log_alpha.shape != [num_filters, 2]:
-            raise ValueError(
-                f"{name}: `log_alpha` must have shape [m, 2] = [{num_filters}, 2]; got "
-                f"{self._log_alpha.shape}."
-            )
+        params.check_shape(self._log_alpha, "log_alpha", name, f"[..., {num_filters}, 2]")
         super().__init__(
             [network],
             functools.partial(

@@ -1,0 +1,207 @@
+"""Bijectors alike in structure as one whose parameters have a new first axis, and its slices."""
+
+import functools
+import inspect
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_invconv import _variables
+from tfp_invconv import networks as nets
+from tfp_invconv.bijectors import _parameters as params
+
+tfb = tfp.bijectors
+
+
+def is_stack(value):
+    """Whether it is a reference, a `tf.Variable` or a deferred tensor, or a stack of networks."""
+    return params.is_ref(value) or isinstance(value, nets.StackedNetwork)
+
+
+def replaced(value, replace, is_part=is_stack):
+    """An argument of a constructor, such as a bijector, with `replace(part)` for parts of it."""
+    if is_part(value):
+        return replace(value)
+    if isinstance(value, tfb.Bijector):
+        arguments = {k: replaced(v, replace, is_part) for k, v in value.parameters.items()}
+        changed = {k: v for k, v in arguments.items() if v is not value.parameters[k]}
+        return value.copy(**changed) if changed else value
+    if isinstance(value, (list, tuple)):
+        parts = [replaced(part, replace, is_part) for part in value]
+        same = all(new is old for new, old in zip(parts, value, strict=True))
+        return value if same else parts
+    return value
+
+
+def references(bijector):
+    """The references in a bijector, each once, those in stacks of networks among them."""
+    found = {}
+
+    def note(part):
+        for reference in part.variables if isinstance(part, nets.StackedNetwork) else [part]:
+            found[id(reference)] = reference
+        return part
+
+    replaced(bijector, note)
+    return list(found.values())
+
+
+def stacked(steps, where):
+    """Several bijectors as one: variables, and numbers that differ, get a new first axis.
+
+    Networks become a `StackedNetwork`. All else must be alike, and is that of the first.
+
+    Args:
+      steps: list of bijectors.
+      where: who asks, for errors.
+
+    Raises:
+      ValueError: if they are not alike.
+    """
+    return _Stacking().stack(steps, where)
+
+
+class _Stacking:
+    """One stacking of several steps: what they share among their own parts stays shared."""
+
+    def __init__(self):
+        self.made = {}
+
+    def stack(self, values, where):
+        """One argument of all the steps' constructors, or the steps."""
+        key = tuple(map(id, values))
+        if key not in self.made:
+            # The values, too, so that no other gets their ids.
+            self.made[key] = self._stack(values, where), values
+        return self.made[key][0]
+
+    def _stack(self, values, where):
+        first = values[0]
+        kinds = list(dict.fromkeys(type(value).__name__ for value in values))
+        if len(kinds) > 1:
+            raise ValueError(
+                f"{where}: steps must be alike in structure; got {' and '.join(kinds)}."
+            )
+        if isinstance(first, tfb.Bijector):
+            return self._bijectors(values, where)
+        if isinstance(first, keras.Layer):
+            return self._networks(values, where)
+        if isinstance(first, (tf.Variable, keras.Variable)):
+            return _stacked_variables(values, where)
+        if isinstance(first, tfp.util.DeferredTensor):
+            _check_alike([value.transform_fn for value in values], f"{where}.transform_fn")
+            inputs = self.stack([v.pretransformed_input for v in values], where)
+            shape = [len(values), *first.shape]
+            return tfp.util.DeferredTensor(inputs, first.transform_fn, first.dtype, shape)
+        if isinstance(first, (list, tuple)):
+            if len({len(value) for value in values}) > 1:
+                raise ValueError(f"{where}: steps must be alike in structure; got unequal lengths.")
+            parts = enumerate(zip(*values, strict=True))
+            return [self.stack(part, f"{where}[{i}]") for i, part in parts]
+        _check_alike(values, where)
+        return first
+
+    def _bijectors(self, bijectors, where):
+        first = bijectors[0]
+        where = f"{where}.{first.name}"
+        arguments = {}
+        for argument in first.parameters.keys() - {"name"}:
+            values = [bijector.parameters[argument] for bijector in bijectors]
+            if argument in _numbers_of(first) and not _are_alike(values):
+                # A reference, so that it counts as stacked: constants are the same in all steps.
+                constants = tf.stack([tf.convert_to_tensor(v, first.dtype) for v in values])
+                arguments[argument] = tfp.util.DeferredTensor(constants, tf.identity)
+            else:
+                arguments[argument] = self.stack(values, f"{where}.{argument}")
+        changed = {k: v for k, v in arguments.items() if v is not first.parameters[k]}
+        return first.copy(**changed)
+
+    def _networks(self, networks, where):
+        for network in networks:
+            nets.check_built(network, where)
+        _check_alike([nets.structure(network) for network in networks], f"{where}'s layers")
+        rows = zip(*(network.variables for network in networks), strict=True)
+        variables = [self.stack(row, f"{where}.{row[0].path}") for row in rows]
+        return nets.StackedNetwork(networks[0], variables)
+
+
+def _numbers_of(bijector):
+    """The constructor's arguments that are tensors and were given as constants."""
+    try:
+        tensors = bijector.parameter_properties(bijector.dtype)
+    except NotImplementedError:
+        return []
+    given = bijector.parameters
+    others = (tfb.Bijector, list, tuple, dict, type(None))
+    return [k for k in tensors if not isinstance(given[k], others) and not params.is_ref(given[k])]
+
+
+def _stacked_variables(variables, where):
+    """One variable of the values of several, which may be Keras's."""
+    kinds = {
+        f"{tf.as_dtype(v.dtype).name} {tuple(v.shape)}{' trainable' * v.trainable}"
+        for v in variables
+    }
+    if len(kinds) > 1:
+        raise ValueError(
+            f"{where}: variables of the steps must have one dtype and one shape, and all or none "
+            f"must be trainable; got {' and '.join(sorted(kinds))}."
+        )
+    # A frozen Keras layer says so; its tf.Variable does not.
+    trainable = variables[0].trainable
+    variables = [v.value if isinstance(v, keras.Variable) else v for v in variables]
+    aggregation = variables[0].aggregation
+    if not trainable and aggregation == tf.VariableAggregation.NONE:
+        # Several devices may assign it, as the state of a dropout.
+        aggregation = tf.VariableAggregation.ONLY_FIRST_REPLICA
+    return tf.Variable(
+        tf.stack([tf.convert_to_tensor(variable) for variable in variables]),
+        trainable=trainable,
+        name=variables[0].name.split(":")[0],
+        aggregation=aggregation,
+    )
+
+
+def _check_alike(values, where):
+    if not _are_alike(values):
+        raise ValueError(f"{where}: steps must be alike; got {values[0]!r} and others.")
+    hidden = _variables.hidden_in(values[0], set())
+    if hidden:
+        raise ValueError(
+            f"{where}: variables in functions can't be stacked; got {hidden[0].name!r} in "
+            f"{values[0]!r}. Make it an argument of a bijector, or a Keras network."
+        )
+
+
+def _are_alike(values):
+    return all(_alike(values[0], value) for value in values[1:])
+
+
+def _alike(a, b):
+    """Whether two settings mean the same: functions with the same code and the like closures."""
+    if a is b:
+        return True
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, tfb.Bijector):
+        return _alike(*({k: v for k, v in b.parameters.items() if k != "name"} for b in (a, b)))
+    if inspect.ismethod(a):
+        return _alike((a.__func__, a.__self__), (b.__func__, b.__self__))
+    if isinstance(a, functools.partial):
+        return _alike((a.func, a.args, a.keywords), (b.func, b.args, b.keywords))
+    if inspect.isfunction(a):
+        inside = [(f.__defaults__, f.__kwdefaults__, _closure(f)) for f in (a, b)]
+        return a.__code__ is b.__code__ and _alike(*inside)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_alike(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(_alike, a, b))
+    if isinstance(a, (np.ndarray, tf.Tensor)):
+        return a.shape == b.shape and bool(np.all(np.asarray(a) == np.asarray(b)))
+    return bool(a == b)
+
+
+def _closure(function):
+    return [cell.cell_contents for cell in function.__closure__ or ()]

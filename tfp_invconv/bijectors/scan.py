@@ -1,0 +1,385 @@
+"""Equal steps of a flow as one step in a loop."""
+
+import functools
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+from tensorflow.python.ops import control_flow_util
+
+from tfp_invconv import networks as nets
+from tfp_invconv.bijectors import _parameters as params
+from tfp_invconv.bijectors import _stacking
+from tfp_invconv.bijectors._one_pass import OnePassBijector
+from tfp_invconv.bijectors.conditional_chain import ConditionalChain
+
+tfb = tfp.bijectors
+
+
+class Scan(OnePassBijector):
+    """A chain of steps alike in structure: their parameters stacked, one of them in a loop.
+
+    With the steps b_1, ..., b_n, in the order in which data pass them,
+
+    ```none
+    inverse (data to latent):  z = (b_n^-1 o ... o b_1^-1)(x)
+    forward (latent to data):  x = (b_1 o ... o b_n)(z)
+    inverse_log_det_jacobian:  the sum of the steps'
+    ```
+
+    It equals `tfb.Chain([b_1, ..., b_n])`, but a graph holds one step, whatever n is, and a
+    training or a saved model n times fewer, larger variables. So a deep flow starts at once.
+
+    *Steps*: any bijectors that keep the shape of events and are described by their constructors'
+    arguments: the layers here, TFP's own, chains and inverses of them, Keras networks in
+    couplings. `scan[i]` is a step with the values that its parameters have now.
+
+    *Randomness and state*: each step has its own, as its variables: a dropout differs from step to
+    step and from call to call, and moving averages are those of their step.
+
+    *Shapes*: those of a step; a step's parameters may have batch dimensions.
+
+    *Cost*: that of the steps, one after the other. Gradients are linear in their number: the loop
+    reads slices of the parameters from `tf.TensorArray`s. With `remat=True` it keeps only each
+    step's input and computes the step again for its gradient. REMATFIGURES
+
+    *Loop or not*: in eager mode, and where XLA compiles for a CPU, which runs convolutions in a
+    loop many times slower than outside, the steps run one after the other in the graph; else in a
+    `tf.while_loop`. `unroll` decides otherwise.
+
+    *Invertible* if the steps are.
+
+    #### Examples
+
+    >>> import tensorflow as tf
+    >>> import tensorflow_probability as tfp
+    >>> import tfp_invconv as tic
+    >>> def step(seed):
+    ...     conv = tic.EmergingConv.trainable([8, 8, 4], seed=seed)
+    ...     return tfp.bijectors.Chain([tic.ActNorm.trainable([8, 8, 4]), conv])
+    >>> scan = tic.Scan.trainable(step, 16, seed=0)
+    >>> scan.inverse(tf.ones([10, 8, 8, 4])).shape
+    TensorShape([10, 8, 8, 4])
+    >>> [variable.shape[0] for variable in scan.trainable_variables]
+    [16, 16, 16, 16, 16, 16]
+    >>> scan[3].name, len(scan)
+    ('chain_of_act_norm_of_emerging_conv', 16)
+
+    #### References
+
+    The idea is that of `flowjax.bijections.Scan` and of lingvo's repeat layer.
+    """
+
+    def __init__(
+        self, bijector, length, remat=False, unroll=None, validate_args=False, name="scan"
+    ):
+        """Makes the layer from stacked parameters; see `trainable` and `from_steps`.
+
+        Args:
+          bijector: a step whose variables and deferred tensors have a first axis of size `length`,
+            one slice for each step. Constants are the same in all steps.
+          length: number of steps, a positive int.
+          remat: whether to recompute each step for its gradient, which saves memory.
+          unroll: whether to put the steps into the graph one by one; None to decide it where it
+            runs, see above.
+          validate_args: not used: shapes are always checked, and the steps check the rest.
+          name: name of the layer.
+
+        Raises:
+          ValueError: if `length` is no positive int, a parameter has not that many slices, or
+            the step changes the shape of its input.
+        """
+        parameters = dict(locals())
+        params.check_positive_integer(length, "length", name)
+        self._bijector = bijector
+        self._length = length
+        self._remat = remat
+        self._unroll = unroll
+        self._references = self._no_dependency(_stacking.references(bijector))
+        for reference in self._references:
+            if reference.shape[:1] != [length]:
+                raise ValueError(
+                    f"{name}: a stack of {length} steps needs variables with a first axis of size "
+                    f"{length}; got {reference.name} of shape {reference.shape}."
+                )
+        super().__init__(
+            forward_min_event_ndims=bijector.forward_min_event_ndims,
+            inverse_min_event_ndims=bijector.inverse_min_event_ndims,
+            is_constant_jacobian=bijector.is_constant_jacobian,
+            validate_args=validate_args,
+            dtype=bijector.dtype,
+            parameters=parameters,
+            name=name,
+        )
+
+    @classmethod
+    def trainable(cls, make_step, length, *, seed=None, **options):
+        """Makes the steps with a function, each by a seed of its own.
+
+        Args:
+          make_step: function of an int that returns a bijector.
+          length: number of steps, a positive int.
+          seed: int, from which those of the steps are made, or None.
+          **options: of the constructor.
+        """
+        name = options.get("name", "scan")
+        params.check_positive_integer(length, "length", name)
+        seeds = params.spawn_seeds(seed, length)
+        return cls.from_steps([make_step(step_seed) for step_seed in seeds], **options)
+
+    @classmethod
+    def from_steps(cls, steps, *, name="scan", **options):
+        """Makes the layer from bijectors alike in structure, with new variables of their values.
+
+        Args:
+          steps: list of bijectors, in the order in which data pass them.
+          name: name of the layer.
+          **options: of the constructor.
+
+        Raises:
+          ValueError: if there are none, or they are not alike in structure.
+        """
+        if not steps:
+            raise ValueError(f"{name}: needs at least one step; got none.")
+        with tf.init_scope():
+            stack = _stacking.stacked(steps, name)
+        return cls(stack, len(steps), name=name, **options)
+
+    @classmethod
+    def _parameter_properties(cls, dtype):
+        return {}
+
+    @property
+    def bijector(self):
+        """A step whose variables hold those of all steps, along their first axis."""
+        return self._bijector
+
+    @property
+    def length(self):
+        """Number of steps."""
+        return self._length
+
+    @property
+    def remat(self):
+        """Whether each step is recomputed for its gradient."""
+        return self._remat
+
+    @property
+    def unroll(self):
+        """Whether the steps are in the graph one by one; None where that depends on where it runs."""
+        return self._unroll
+
+    @property
+    def takes_condition(self):
+        """Whether the steps take a condition; see `ConditionalChain`."""
+        return getattr(self.bijector, "takes_condition", False)
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, i):
+        """The i-th step, in the order from the data on, with today's values of its parameters."""
+        if not -self.length <= i < self.length:
+            raise IndexError(f"{self.name}: has {self.length} steps; got the index {i}.")
+        return self._step([tf.convert_to_tensor(r)[i] for r in self._references])[0]
+
+    def __iter__(self):
+        # `tfb.Bijector` refuses.
+        return (self[i] for i in range(self.length))
+
+    def experimental_batch_shape(self, x_event_ndims=None, y_event_ndims=None):
+        """The batch shape of one step."""
+        return self[0].experimental_batch_shape(x_event_ndims, y_event_ndims)
+
+    def experimental_batch_shape_tensor(self, x_event_ndims=None, y_event_ndims=None):
+        """The batch shape of one step."""
+        return self[0].experimental_batch_shape_tensor(x_event_ndims, y_event_ndims)
+
+    def _inverse_and_log_det(self, y, **kwargs):
+        return self._run("inverse", y, range(self.length), kwargs)
+
+    def _forward_and_log_det(self, x, **kwargs):
+        return self._run("forward", x, range(self.length - 1, -1, -1), kwargs)
+
+    def _run(self, direction, x, order, kwargs):
+        """The steps with the indices `order`, one after the other: value and log-determinant."""
+        x = self._with_batch_of_steps(x)
+        if any(getattr(layer, "awaits_data", False) for layer in self.bijector.submodules):
+            self._initialize(x, kwargs)
+        kwargs = tf.nest.map_structure(tf.convert_to_tensor, kwargs)
+        training = nets.training_phase()
+        state = self._state() if training else []
+        evaluate = functools.partial(self._evaluate, direction, state, training)
+        if self.remat:
+            evaluate = _recomputed(evaluate)
+        stacks = [tf.convert_to_tensor(reference) for reference in self._references]
+        log_det = tf.zeros(tf.shape(x)[: x.shape.rank - self.forward_min_event_ndims], x.dtype)
+        run = _run_unrolled if _unrolls(self.unroll) else _run_loop
+        value, log_det, new_state = run(evaluate, stacks, order, x, log_det, state, kwargs)
+        for variable, rows in zip(state, new_state, strict=True):
+            variable.assign(rows)
+        return value, log_det
+
+    def _evaluate(self, direction, state, training, x, slices, kwargs):
+        """One step: value, log-determinant, and the state that its networks leave."""
+        step, networks = self._step(slices, training)
+        # Named, so that it lives, and TFP's cache with it, while the log-determinant is made.
+        value = getattr(step, direction)(x, **kwargs)
+        ndims = self.forward_min_event_ndims
+        log_det = getattr(step, f"{direction}_log_det_jacobian")(x, ndims, **kwargs)
+        if not value.shape.is_compatible_with(x.shape):
+            raise ValueError(
+                f"{self.name}: steps must keep the shape of their input; got one that makes "
+                f"{value.shape} of {x.shape}."
+            )
+        after = {id(v): s for v, s in zip(self._references, slices, strict=True)}
+        for stack, network in networks:
+            for variable, new in zip(stack.variables, network.values, strict=True):
+                if new is not after[id(variable)] and not any(variable is v for v in state):
+                    raise ValueError(
+                        f"{self.name}: network {stack.network.name!r} changes its variable "
+                        f"{variable.name!r} outside of training, which steps in a loop can't."
+                    )
+                after[id(variable)] = new
+        batch = tf.shape(value)[: value.shape.rank - ndims]
+        return value, tf.broadcast_to(log_det, batch), [after[id(v)] for v in state]
+
+    def _step(self, slices, training=None):
+        """The step with these values, and [(stack, slice), ...] of the networks in it."""
+        values = {id(r): value for r, value in zip(self._references, slices, strict=True)}
+        networks = {}
+
+        def replace(part):
+            if not isinstance(part, nets.StackedNetwork):
+                return values[id(part)]
+            if id(part) not in networks:
+                own = [values[id(variable)] for variable in part.variables]
+                networks[id(part)] = part, nets.NetworkSlice(part.network, own, training)
+            return networks[id(part)][1]
+
+        return _stacking.replaced(self.bijector, replace), networks.values()
+
+    def _state(self):
+        """The variables that networks may change when they are called in training."""
+        stacks = []
+
+        def note(part):
+            if isinstance(part, nets.StackedNetwork):
+                stacks.append(part)
+            return part
+
+        _stacking.replaced(self.bijector, note)
+        variables = {id(v): v for stack in stacks for v in stack.variables if not v.trainable}
+        return list(variables.values())
+
+    def _with_batch_of_steps(self, x):
+        """x with the batch dimensions that the parameters of the steps have beyond its own."""
+        ndims = self.forward_min_event_ndims
+        params.check_event(x, self.name, "[" + ", ".join("HWC"[-ndims:]) + "]")
+        batch = self.experimental_batch_shape(x_event_ndims=ndims)
+        if batch.rank == 0:
+            return x
+        batch = self.experimental_batch_shape_tensor(x_event_ndims=ndims)
+        lead, event = tf.split(tf.shape(x), [x.shape.rank - ndims, ndims])
+        return tf.broadcast_to(x, tf.concat([tf.broadcast_dynamic_shape(lead, batch), event], 0))
+
+    def _initialize(self, x, kwargs):
+        """Lets each step in turn fit its layers that await data: see `ActNorm`."""
+        waiting = [m for m in self.bijector.submodules if getattr(m, "awaits_data", False)]
+        rows = []
+        for i in range(self.length):
+            slices = [
+                tf.Variable(r[i]) if isinstance(r, tf.Variable) else tf.convert_to_tensor(r)[i]
+                for r in self._references
+            ]
+            step, _ = self._step(slices)
+            for layer in step.submodules:
+                if hasattr(layer, "awaits_data"):
+                    layer.awaits_data = True
+            x = step.inverse(x, **kwargs)
+            rows.append(slices)
+        for reference, column in zip(self._references, zip(*rows, strict=True), strict=True):
+            if isinstance(reference, tf.Variable):
+                reference.assign(tf.stack([tf.convert_to_tensor(value) for value in column]))
+        for layer in waiting:
+            layer.awaits_data = False
+
+
+def unrolled(bijector):
+    """The bijector with a chain of today's steps for each `Scan` in it."""
+
+    def chain(scan):
+        make = ConditionalChain if scan.takes_condition else tfb.Chain
+        return make([unrolled(step) for step in scan])
+
+    return _stacking.replaced(bijector, chain, lambda value: isinstance(value, Scan))
+
+
+def _run_unrolled(evaluate, stacks, order, value, log_det, state, kwargs):
+    rows = [tf.unstack(stack) for stack in stacks]
+    new_state = [None] * len(order)
+    for i in order:
+        value, step_log_det, new_state[i] = evaluate(value, [r[i] for r in rows], kwargs)
+        log_det += step_log_det
+    return value, log_det, [tf.stack(rows) for rows in zip(*new_state, strict=True)]
+
+
+def _run_loop(evaluate, stacks, order, value, log_det, state, kwargs):
+    length, shape = len(order), value.shape
+
+    def arrays(tensors):
+        return [
+            tf.TensorArray(tensor.dtype, length, element_shape=tensor.shape[1:])
+            for tensor in tensors
+        ]
+
+    # A gather in the loop would add up gradients of the whole stack in each step.
+    slices = [a.unstack(stack) for a, stack in zip(arrays(stacks), stacks, strict=True)]
+
+    def step(k, value, log_det, new_state):
+        i = order.start + order.step * k
+        value, step_log_det, states = evaluate(value, [a.read(i) for a in slices], kwargs)
+        value.set_shape(shape)
+        new_state = [a.write(i, s) for a, s in zip(new_state, states, strict=True)]
+        return k + 1, value, log_det + step_log_det, new_state
+
+    _, value, log_det, new_state = tf.while_loop(
+        lambda k, *_: k < length,
+        step,
+        (0, value, log_det, arrays(state)),
+        # Without it, XLA has no gradient.
+        maximum_iterations=length,
+    )
+    return value, log_det, [a.stack() for a in new_state]
+
+
+def _recomputed(evaluate):
+    """`evaluate` that keeps its arguments for the gradient and nothing that it made of them."""
+
+    def run(*args):
+        flat, states = tf.nest.flatten(args), []
+        is_float = [tensor.dtype.is_floating for tensor in flat]
+
+        def differentiable(*floats):
+            floats = iter(floats)
+            # Labels and the states of dropouts have no gradient: `recompute_grad` can't take them.
+            all_args = [next(floats) if f else t for t, f in zip(flat, is_float, strict=True)]
+            value, log_det, state = evaluate(*tf.nest.pack_sequence_as(args, all_args))
+            states.append(state)
+            return value, log_det
+
+        floats = [t for t, f in zip(flat, is_float, strict=True) if f]
+        value, log_det = tf.recompute_grad(differentiable)(*floats)
+        # Those of the first call, not of the one for the gradient.
+        return value, log_det, states[0]
+
+    return run
+
+
+def _unrolls(unroll):
+    """Whether steps run one by one: as asked for, or else in eager mode and under XLA on a CPU."""
+    if unroll is not None:
+        return unroll
+    if tf.executing_eagerly():
+        return True
+    compiled = control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+    return compiled and not tf.config.list_logical_devices("GPU")
