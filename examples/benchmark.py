@@ -7,7 +7,8 @@ Four parts, all of them without arguments:
   flows    log_prob, training step and sample of a Glow with emerging and with 1x1 convolutions,
            beside those of tfb.Glow and of normflows, where the extra "benchmark" is installed
   growth   sampling an EmergingConv as the image grows, with the exponent fitted to it
-  start    import, tracing and compilation, each in a fresh process
+  start    import and first calls of flows of several depths, each in a fresh process, with the
+           memory it then holds; and steps in a loop beside the same steps unrolled
 
 Times are medians over repeats, what is compared being run in turn, and in brackets the quartiles.
 They are those of this machine at this moment; only ratios say something elsewhere. Each ratio that
@@ -61,8 +62,9 @@ def parse_arguments():
     add("--event-shape", default="32x32x3", metavar="HxWxC", help="of the flows (32x32x3)")
     add("--levels", type=int, default=3, help="levels of the flows (3)")
     add("--depth", type=int, default=8, help="steps in each level (8)")
+    add("--depths", type=int, nargs="+", default=[8, 32], help="of the flows in start (8 32)")
     add("--width", type=int, default=128, help="channels in the couplings' networks (128)")
-    add("--batch-size", type=int, default=64, help="images in a batch of the flows (64)")
+    add("--batch-size", type=int, help="images in a batch of the flows (64; in start 16)")
     add("--threads", type=int, default=2, help="threads of each framework (2)")
     add("--repeats", type=int, default=15, help="calls that are timed (15)")
     add("--json", type=Path, help="file to write all the figures to")
@@ -312,6 +314,7 @@ def serve(connection, make_flows, args):
 
 
 def time_flows(args):
+    args = with_batch_size(args, 64)
     frameworks = [tensorflow_flows]
     if importlib.util.find_spec("normflows"):
         frameworks.append(normflows_flows)
@@ -386,43 +389,111 @@ def time_growth(args):
 # The first call of everything.
 
 
-def start_up(args):
-    """In a process of its own: seconds of {what: ...}."""
+def start_up(args, depth):
+    """In a process of its own: {what: (value, unit, target)} of a flow that has just been made."""
     import keras
     import tensorflow as tf
     import tensorflow_probability as tfp
 
     dir(tfp.bijectors), dir(tfp.distributions)  # TFP loads its parts when asked for them
-    figures = {"import tfp_invconv, after TFP and Keras": seconds(import_ours)}
+    figures = {"import tfp_invconv, after TFP and Keras": (seconds(import_ours), "s", 0.3)}
     import tfp_invconv as tic
 
     shape = event_shape(args)
     images = tf.random.stateless_uniform([args.batch_size, *shape], [0, 0], maxval=256.0)
-    flow = tic.glow(shape, args.levels, args.depth, width=args.width, conv="emerging")
+    start = time.perf_counter()
+    flow = tic.glow(shape, args.levels, depth, width=args.width, conv="emerging", seed=0)
+    figures["making the flow"] = (time.perf_counter() - start, "s", None)
     model = tic.FlowModel(flow)
     model.compile(keras.optimizers.Adam(1e-4))
     model.initialize(images)
-    figures["first training step"] = seconds(lambda: model.train_on_batch(images))
-    figures["first sample"] = seconds(lambda: model.sample(args.batch_size, seed=0))
-    compiled = tf.function(lambda: flow.sample(args.batch_size, seed=[0, 0]), jit_compile=True)
-    figures["first sample under jit_compile=True"] = seconds(compiled)
+    calls = {
+        "log_prob": (functools.partial(tf.function(flow.log_prob), images), 3.0),
+        "training step": (lambda: model.train_on_batch(images), 12.0),
+        "sample": (lambda: model.sample(args.batch_size, seed=0), 6.0),
+    }
+    for name, (call, limit) in calls.items():
+        figures[f"first {name}"] = (seconds(call), "s", limit)
+    figures["resident memory"] = (resident_gigabytes(), "GB", 1.5)
+    figures["variables"] = (len(flow.variables), "", None)
+    for name, (call, _) in calls.items():
+        later = np.median([seconds(call) for _ in range(args.repeats)])
+        figures[f"later {name}"] = (later, "s", None)
     return figures
+
+
+def loops_and_unrolled(args, depth):
+    """In a process of its own: times of training steps and samples, looped and unrolled."""
+    import keras
+    import tensorflow as tf
+
+    import tfp_invconv as tic
+
+    shape = event_shape(args)
+    images = tf.random.stateless_uniform([args.batch_size, *shape], [0, 0], maxval=256.0)
+    steps, samples = {}, {}
+    for name, options in (
+        ("unrolled", {"unroll": True}),
+        ("in a loop", {}),
+        ("in a loop, recomputed", {"remat": True}),
+    ):
+        model = tic.FlowModel(
+            tic.glow(shape, args.levels, depth, width=args.width, seed=0, **options)
+        )
+        model.compile(keras.optimizers.Adam(1e-4))
+        model.initialize(images)
+        steps[name] = functools.partial(model.train_on_batch, images)
+        samples[name] = functools.partial(model.sample, args.batch_size, seed=0)
+    del samples["in a loop, recomputed"]  # no gradient, no difference
+    return {
+        "training step": in_turn(steps, args.repeats),
+        "sample": in_turn(samples, args.repeats),
+    }
 
 
 def import_ours():
     import tfp_invconv  # noqa: F401
 
 
+def resident_gigabytes():
+    """What the process holds, nothing but on Linux."""
+    pages = Path("/proc/self/statm")
+    if not pages.exists():
+        return float("nan")
+    return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e9
+
+
 def time_start(args):
+    args = with_batch_size(args, 16)
     context = multiprocessing.get_context("spawn")
-    with context.Pool(1, initializer=set_threads, initargs=[args]) as pool:
-        figures = pool.apply(start_up, [args])
-    print("\nFirst calls, tracing included")
-    limits = (0.3, 10.0, 5.0, 20.0)
-    return [
-        claim(name, value, "s", limit)
-        for (name, value), limit in zip(figures.items(), limits, strict=True)
-    ]
+
+    def alone(function, *arguments):
+        with context.Pool(1, initializer=set_threads, initargs=[args]) as pool:
+            return pool.apply(function, [args, *arguments])
+
+    rows, first = [], {}
+    for depth in args.depths:
+        print(
+            f"\nFirst calls, tracing included: Glow, {args.event_shape}, {args.levels} levels of "
+            f"{depth} steps, width {args.width}, batch {args.batch_size}"
+        )
+        figures = alone(start_up, depth)
+        rows += [claim(name, *figure) | {"depth": depth} for name, figure in figures.items()]
+        for name, (value, *_) in figures.items():
+            if first and name.startswith(("first", "resident")):
+                growth = value / first[name][0]
+                rows.append(claim(f"{name}, depth {depth} / {args.depths[0]}", growth, "", 1.25))
+        first = first or figures
+    print(f"\n{args.levels} levels of {args.depths[0]} steps")
+    for job, times in alone(loops_and_unrolled, args.depths[0]).items():
+        for name, figures in times.items():
+            target = 1.05 if name == "in a loop" else None
+            rows.append(show(f"{job}, {name}", figures, times["unrolled"], target))
+    return rows
+
+
+def with_batch_size(args, default):
+    return argparse.Namespace(**vars(args) | {"batch_size": args.batch_size or default})
 
 
 def event_shape(args):

@@ -6,6 +6,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import tfp_invconv as tic
+from tfp_invconv.bijectors.scan import unrolled
 from tfp_invconv.flows import CONVOLUTIONS, COUPLINGS
 
 # Each convolution and each coupling once.
@@ -35,7 +36,7 @@ def test_glow_of_every_kind_is_a_density(conv, coupling):
 
 def test_levels_steps_and_latents():
     flow = tic.glow([8, 8, 1], levels=3, depth=2, width=4, seed=0)
-    kinds = [type(module).__name__ for module in flow.submodules]
+    kinds = [type(module).__name__ for module in unrolled(flow.bijector).submodules]
     assert kinds.count("ActNorm") == 6
     # Six couplings and the split priors of the two levels above the last.
     assert kinds.count("AffineCoupling") == 8
@@ -47,7 +48,8 @@ def test_equal_seeds_make_equal_flows_and_unequal_layers():
     first, second = (tic.glow([8, 8, 1], 2, 2, width=4, seed=3) for _ in range(2))
     for a, b in zip(first.variables, second.variables, strict=True):
         np.testing.assert_array_equal(a, b)
-    mixes = [m for m in first.submodules if isinstance(m, tic.HouseholderQR1x1)]
+    steps = unrolled(first.bijector).submodules
+    mixes = [layer for layer in steps if isinstance(layer, tic.HouseholderQR1x1)]
     assert np.any(mixes[0].reflections.numpy() != mixes[1].reflections.numpy())
 
 

@@ -41,13 +41,13 @@ def vector_step(seed):
         np.eye(4) + 0.1 * np.tril(rng.normal(size=[4, 4])), tfb.FillScaleTriL(diag_shift=None)
     )
     layers = [
-        tfb.Scale(rng.uniform(1.0, 2.0)),
+        tfb.Scale(tf.constant(rng.uniform(1.0, 2.0), tf.float64)),
         tfb.Shift(tf.Variable(rng.normal(size=4))),
         tfb.Invert(tfb.ScaleMatvecTriL(tril)),
         tfb.Permute([2, 0, 3, 1]),
-        tfb.Reshape([2, 2], [4]),
+        tfb.Reshape([4], [2, 2]),
         tfb.Scale(tf.Variable(rng.uniform(1.0, 2.0, [2, 2]))),
-        tfb.Invert(tfb.Reshape([2, 2], [4])),
+        tfb.Invert(tfb.Reshape([4], [2, 2])),
     ]
     return tfb.Chain(layers)
 

@@ -15,8 +15,8 @@ from tfp_invconv.bijectors.householder_qr_1x1 import HouseholderQR1x1
 from tfp_invconv.bijectors.partial_channels import PartialChannels
 from tfp_invconv.bijectors.periodic_conv import PeriodicConv
 from tfp_invconv.bijectors.quad_coupling import QuadCoupling
-from tfp_invconv.bijectors.scan import Scan
 from tfp_invconv.bijectors.s_log_gate import SLogGate
+from tfp_invconv.bijectors.scan import Scan
 from tfp_invconv.bijectors.squeeze import Squeeze
 from tfp_invconv.diagnostics import condition_report
 from tfp_invconv.flows import conf, glow

@@ -105,7 +105,7 @@ class StackedNetwork:
     """
 
     def __init__(self, network, variables):
-        """Args: one of the networks, a built Keras layer, and `tf.Variable`s stacked like its own."""
+        """Args: one of the networks, built, and a stacked `tf.Variable` for each of its own."""
         self.network = network
         self.variables = variables
 

@@ -165,7 +165,7 @@ class Scan(OnePassBijector):
 
     @property
     def unroll(self):
-        """Whether the steps are in the graph one by one; None where that depends on where it runs."""
+        """Whether the steps are in the graph one by one; None to decide where it runs."""
         return self._unroll
 
     @property
