@@ -41,6 +41,18 @@ class TicVectors(_builders.VectorBuilder):
         }
 
 
+class TicRace(TicVectors):
+    """While it is made, another process makes it."""
+
+    is_first = True
+
+    def _split_generators(self, dl_manager):
+        if TicRace.is_first:
+            TicRace.is_first = False
+            TicRace(data_dir=self.data_dir_root).download_and_prepare()
+        return super()._split_generators(dl_manager)
+
+
 class TicDoubles(_builders.Builder):
     FEATURES = {"vector": tfds.features.Tensor(shape=(4,), dtype=np.float64)}
     _split_generators = _generate_examples = None  # it is refused before
@@ -361,6 +373,13 @@ load_vectors("miniboone", data_dir=sys.argv[1])
     parts = stored("miniboone", tmp_path)
     np.testing.assert_allclose(np.concatenate(parts), miniboone()[1], rtol=1e-5, atol=1e-5)
     assert [path.name for path in (tmp_path / "miniboone").iterdir()] == ["1.0.0"]
+
+
+def test_two_processes_may_make_one_data_set(tmp_path):
+    np.testing.assert_array_equal(
+        values(load_vectors("tic_race", "test", data_dir=tmp_path)), rows(7)
+    )
+    assert [path.name for path in (tmp_path / "tic_race").iterdir()] == ["1.0.0"]
 
 
 # BSDS300.

@@ -64,21 +64,26 @@ def find_feature(tfds, builder, feature, caller):
     return features[feature]
 
 
-def prepare(builder, caller):
-    """Makes the data set if it is not there; an error says which files would do instead."""
+def prepare(tfds, builder, name, data_dir, caller):
+    """The builder, its data made if they are not there; an error says which files would help."""
     try:
         builder.download_and_prepare()
-    except OSError as error:
+        return builder
+    except Exception as error:
+        if builder.data_path.exists():
+            # Another process, as eager for them, made the data meanwhile.
+            return find_builder(tfds, name, data_dir, caller)
+        if not isinstance(error, OSError):
+            raise
         manual_dir = builder.data_dir_root / "downloads" / "manual"
         files = [
-            f" {url} as {manual_dir / info.filename};"
+            f" {url} as {manual_dir / info.filename}"
             for url, info in (builder.url_infos or {}).items()
             if info.filename
         ]
-        wanted = f" If it is the network, put there by hand:{''.join(files)}" if files else ""
+        wanted = f" If it is the network, put there by hand:{';'.join(files)}." if files else ""
         raise OSError(
-            f"{caller}: data set {builder.name!r} cannot be prepared in {builder.data_dir}: "
-            f"{error}{wanted.rstrip(';')}"
+            f"{caller}: data set {name!r} cannot be prepared in {builder.data_dir}: {error}{wanted}"
         ) from error
 
 

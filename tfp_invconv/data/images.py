@@ -42,6 +42,8 @@ def load_images(
       name: Name of a TFDS data set with a feature "image" of dtype uint8 and of one static
         shape `[H, W, C]`, as for `tfds.load` ("cifar10", "name/config:1.0.0"). It is
         downloaded at its first use, except "digits", which is made from scikit-learn.
+        "caltech101_silhouettes" is ours as well; its pixels, and those of
+        "binarized_mnist", are 0 or 1.
       split: TFDS split, such as "train", "test", "train[:1000]", "test[50%:]".
       batch_size: Images in a batch. The last batch of a split may be smaller.
       data_dir: Directory of the prepared data sets; None is the default one of TFDS,
@@ -86,7 +88,7 @@ def load_images(
         _check_labels(tfds, name, builder)
     target_height = _fitted_size(height, size_multiple, fit, "height", name)
     target_width = _fitted_size(width, size_multiple, fit, "width", name)
-    _tfds.prepare(builder, "load_images")
+    builder = _tfds.prepare(tfds, builder, name, data_dir, "load_images")
 
     # Pairs of image and label even if the label is not wanted: then it is 0.
     images = _decoded_images(tfds, builder, split, with_labels)

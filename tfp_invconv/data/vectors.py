@@ -59,7 +59,7 @@ def load_vectors(name, split="train", batch_size=256, *, data_dir=None, seed=0):
     tfds = _tfds.import_tfds("load_vectors")
     builder = _tfds.find_builder(tfds, name, data_dir, "load_vectors")
     _check_vectors(tfds, name, builder)
-    _tfds.prepare(builder, "load_vectors")
+    builder = _tfds.prepare(tfds, builder, name, data_dir, "load_vectors")
 
     vectors = _read_vectors(builder, split)
     order = tf.data.Dataset.range(len(vectors))
