@@ -48,6 +48,17 @@ class TicFloats(SmallBuilder):
     FEATURES = {"image": tfds.features.Tensor(shape=(4, 4, 1), dtype=np.float32)}
 
 
+class TicLabelPairs(SmallBuilder):
+    FEATURES = {
+        **SmallBuilder.FEATURES,
+        "label": tfds.features.Tensor(shape=(2,), dtype=np.int64),
+    }
+
+
+class TicFloatLabels(SmallBuilder):
+    FEATURES = {**SmallBuilder.FEATURES, "label": tfds.features.Scalar(dtype=np.float32)}
+
+
 class TicNoImages(SmallBuilder):
     FEATURES = {"scan": tfds.features.Image(shape=(4, 4, 1), dtype=np.uint8)}
 
@@ -228,6 +239,29 @@ def test_a_split_too_large_for_memory_is_streamed(load, monkeypatch):
     np.testing.assert_array_equal(values(load("tic_odd_sizes", "test", 4)), kept[1])
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("memory", [images_module._MEMORY_BYTES, 100 * 64])
+def test_each_image_has_its_label(load, split, memory, monkeypatch):
+    monkeypatch.setattr(images_module, "_MEMORY_BYTES", memory)
+    dataset = load("digits", split, 50, with_labels=True)
+    assert dataset.element_spec == (
+        tf.TensorSpec([None, 8, 8, 1], tf.float32),
+        tf.TensorSpec([None], tf.int32),
+    )
+    digits = sklearn_datasets.load_digits()
+    label_of = {
+        scan.astype(np.uint8).tobytes(): label
+        for scan, label in zip(digits.images, digits.target, strict=True)
+    }
+    images, labels = dataset.unbatch().batch(2000).get_single_element()
+    assert len(labels) == (1500 if split == "train" else 297)
+    pixels = np.floor(images).astype(np.uint8)
+    assert [label_of[scan.tobytes()] for scan in pixels] == labels.numpy().tolist()
+    # The images are those that come without labels.
+    if split == "test":
+        np.testing.assert_array_equal(images, values(load("digits", split, 50)))
+
+
 # Sizes.
 
 
@@ -278,12 +312,26 @@ def test_errors(load, error, words, arguments):
         (ValueError, "fit must be 'pad' or 'crop', got 'stretch'", {"fit": "stretch"}),
         (ValueError, "size_multiple must be at least 1, got 0", {"size_multiple": 0}),
         (TypeError, "seed must be an integer, got None", {"seed": None}),
+        (TypeError, "with_labels must be True or False, got 'yes'", {"with_labels": "yes"}),
         (ValueError, "leaves nothing of the height 8 of", {"size_multiple": 9, "fit": "crop"}),
     ],
 )
 def test_errors_of_options(load, error, words, options):
     with pytest.raises(error, match="load_images: .*" + words):
         load(**options)
+
+
+@pytest.mark.parametrize(
+    "error, words, name",
+    [
+        (ValueError, "'tic_odd_sizes' has no feature 'label'.*it has image", "tic_odd_sizes"),
+        (ValueError, r"labels of shape \(2,\).*one integer for each image", "tic_label_pairs"),
+        (TypeError, "labels of dtype .*float32.*needs integers", "tic_float_labels"),
+    ],
+)
+def test_errors_of_labels(load, error, words, name):
+    with pytest.raises(error, match="load_images: .*" + words):
+        load(name, with_labels=True)
 
 
 def test_unknown_name_lists_what_is_in_data_dir(tmp_path):

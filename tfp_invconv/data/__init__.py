@@ -1,5 +1,6 @@
-"""Image data sets as `tf.data` pipelines of dequantised pixels."""
+"""Data sets as `tf.data` pipelines: images of dequantised pixels, and vectors."""
 
 from tfp_invconv.data.images import load_images
+from tfp_invconv.data.vectors import load_vectors
 
-__all__ = ["load_images"]
+__all__ = ["load_images", "load_vectors"]

@@ -6,6 +6,8 @@ import io
 import numpy as np
 import tensorflow_datasets as tfds
 
+from tfp_invconv.data import _builders
+
 __all__ = ["Digits"]
 
 _NUM_TRAIN = 1500
@@ -28,7 +30,7 @@ _CITATION = """\
 """
 
 
-class Digits(tfds.core.GeneratorBasedBuilder):
+class Digits(_builders.Builder):
     """TFDS builder "digits": `image` uint8 `[8, 8, 1]` in 0..16, `label` in 0..9.
 
     Importing this module registers the name, so that `tfds.load("digits")` works too.
@@ -48,13 +50,6 @@ class Digits(tfds.core.GeneratorBasedBuilder):
     ...     print({name: info.num_examples for name, info in digits.info.splits.items()})
     {'train': 1500, 'test': 297}
     """
-
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "Initial release."}
-
-    # Nothing is downloaded, so there are no checksums. TFDS 4.9.10 needs a package that
-    # it does not install (importlib_resources) merely to look for them.
-    url_infos = None
 
     def _info(self):
         return tfds.core.DatasetInfo(

@@ -1,11 +1,9 @@
 """Any TFDS image data set as batches of dequantised pixels."""
 
-import difflib
-import numbers
-import os
-
 import numpy as np
 import tensorflow as tf
+
+from tfp_invconv.data import _tfds
 
 __all__ = ["load_images"]
 
@@ -22,6 +20,7 @@ def load_images(
     data_dir=None,
     size_multiple=1,
     fit="pad",
+    with_labels=False,
     seed=0,
 ):
     """Loads a TFDS image data set as batches of `pixel + U[0, 1)`.
@@ -43,6 +42,8 @@ def load_images(
       name: Name of a TFDS data set with a feature "image" of dtype uint8 and of one static
         shape `[H, W, C]`, as for `tfds.load` ("cifar10", "name/config:1.0.0"). It is
         downloaded at its first use, except "digits", which is made from scikit-learn.
+        "caltech101_silhouettes" is ours as well; its pixels, and those of
+        "binarized_mnist", are 0 or 1.
       split: TFDS split, such as "train", "test", "train[:1000]", "test[50%:]".
       batch_size: Images in a batch. The last batch of a split may be smaller.
       data_dir: Directory of the prepared data sets; None is the default one of TFDS,
@@ -51,16 +52,21 @@ def load_images(
         the images.
       fit: "pad" to the next multiple with zeros, or "crop" to the one before, at the
         centre.
+      with_labels: If True, each image comes with its label, as `FlowModel.fit` takes them
+        for a conditional flow.
       seed: Integer seed of the noise and of the order.
 
     Returns:
       A `tf.data.Dataset` of float32 `[B, H, W, C]` with static H, W and C, of known
-      cardinality, prefetched.
+      cardinality, prefetched; with `with_labels`, of pairs of that and int32 `[B]`.
 
     Raises:
       ValueError: If there is no such data set or split, the split is empty, there is no
-        feature "image" or its shape is not static, or an argument is out of its range.
-      TypeError: If the images are not uint8, or an argument is of the wrong type.
+        feature "image" or its shape is not static, there are no labels where they are
+        wanted, or an argument is out of its range.
+      TypeError: If the images are not uint8, the labels no integers, or an argument is of
+        the wrong type.
+      OSError: If the data set cannot be downloaded or written.
       ImportError: If tensorflow_datasets, or scikit-learn for "digits", is not installed.
 
     #### Examples
@@ -71,16 +77,21 @@ def load_images(
     TensorShape([None, 8, 8, 1])
     >>> [batch.shape[0] for batch in images]
     [100, 100, 97]
+    >>> load_images("digits", "test", batch_size=100, with_labels=True).element_spec[1].shape
+    TensorShape([None])
     """
-    _check_arguments(name, split, batch_size, size_multiple, fit, seed)
-    tfds = _import_tfds()
-    builder = _find_builder(tfds, name, data_dir)
-    height, width, channels = _image_shape(tfds, name, builder.info.features)
+    _check_arguments(name, split, batch_size, size_multiple, fit, with_labels, seed)
+    tfds = _tfds.import_tfds("load_images")
+    builder = _tfds.find_builder(tfds, name, data_dir, "load_images")
+    height, width, channels = _image_shape(tfds, name, builder)
+    if with_labels:
+        _check_labels(tfds, name, builder)
     target_height = _fitted_size(height, size_multiple, fit, "height", name)
     target_width = _fitted_size(width, size_multiple, fit, "width", name)
-    builder.download_and_prepare()
+    builder = _tfds.prepare(tfds, builder, name, data_dir, "load_images")
 
-    images = _decoded_images(tfds, builder, name, split)
+    # Pairs of image and label even if the label is not wanted: then it is 0.
+    images = _decoded_images(tfds, builder, split, with_labels)
     num_images = int(images.cardinality())
     num_in_memory = min(num_images, max(1, _MEMORY_BYTES // (height * width * channels)))
     if num_in_memory == num_images:
@@ -90,13 +101,15 @@ def load_images(
     if is_train:
         images = images.shuffle(num_in_memory, seed=seed, reshuffle_each_iteration=True)
 
-    def dequantise(pixels, noise_seed):
+    def dequantise(pixels_and_labels, noise_seed):
+        pixels, labels = pixels_and_labels
         pixels = tf.image.resize_with_crop_or_pad(pixels, target_height, target_width)
         pixels = tf.cast(pixels, tf.float32)
         noise = tf.random.stateless_uniform(tf.shape(pixels), tf.stack([noise_seed, seed]))
         # Above 128, float32 has 16 bits for the fraction: noise nearer to 1 than 2**-16
         # could be rounded up to the next pixel value.
-        return pixels + (1.0 - 2.0**-16) * noise
+        pixels += (1.0 - 2.0**-16) * noise
+        return (pixels, labels) if with_labels else pixels
 
     if is_train:
         noise_seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
@@ -108,65 +121,20 @@ def load_images(
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
-def _check_arguments(name, split, batch_size, size_multiple, fit, seed):
+def _check_arguments(name, split, batch_size, size_multiple, fit, with_labels, seed):
     """Checks what can be checked without the data set."""
-    for argument, value in (("name", name), ("split", split)):
-        if not isinstance(value, str):
-            raise TypeError(f"load_images: {argument} must be a string, got {value!r}.")
     integers = {"batch_size": batch_size, "size_multiple": size_multiple, "seed": seed}
-    for argument, value in integers.items():
-        if not isinstance(value, numbers.Integral):
-            raise TypeError(f"load_images: {argument} must be an integer, got {value!r}.")
-        if argument != "seed" and value < 1:
-            raise ValueError(f"load_images: {argument} must be at least 1, got {value}.")
+    _tfds.check_arguments("load_images", {"name": name, "split": split}, integers)
     if fit not in ("pad", "crop"):
         raise ValueError(f"load_images: fit must be 'pad' or 'crop', got {fit!r}.")
+    if not isinstance(with_labels, bool):
+        raise TypeError(f"load_images: with_labels must be True or False, got {with_labels!r}.")
 
 
-def _import_tfds():
-    """Imports TFDS with our own data set registered in it."""
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise ImportError(
-            "load_images needs tensorflow_datasets, which is not installed: "
-            'pip install "tfp_invconv[datasets]".'
-        ) from error
-    from tfp_invconv.data import digits
-
-    del digits  # registered by its import
-    return tfds
-
-
-def _find_builder(tfds, name, data_dir):
-    """The TFDS builder of this name, or an error that lists similar names."""
-    try:
-        return tfds.builder(name, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError:
-        known = tfds.list_builders(with_community_datasets=False)
-        if data_dir is not None and os.path.isdir(data_dir):
-            known += os.listdir(data_dir)
-        base = name.partition("/")[0].partition(":")[0]
-        similar = difflib.get_close_matches(base, sorted(set(known)), n=5)
-        # Not chained: the error of TFDS lists a thousand names.
-        raise ValueError(
-            f"load_images: unknown data set {name!r}; similar names: "
-            f"{', '.join(similar) or 'none'}. A data set that TFDS does not define must be "
-            f"prepared in the directory given as data_dir, which was {data_dir!r}."
-        ) from None
-    except ValueError as error:
-        raise ValueError(f"load_images: cannot open data set {name!r}: {error}") from error
-
-
-def _image_shape(tfds, name, features):
+def _image_shape(tfds, name, builder):
     """The static `[H, W, C]` of the feature "image", from the description of the data."""
-    names = list(features) if isinstance(features, tfds.features.FeaturesDict) else []
-    if "image" not in names:
-        raise ValueError(
-            f"load_images: data set {name!r} has no feature 'image', which load_images needs; "
-            f"it has {', '.join(names) or 'no named features'}."
-        )
-    shape, dtype = features["image"].shape, features["image"].np_dtype
+    feature = _tfds.find_feature(tfds, builder, "image", "load_images")
+    shape, dtype = feature.shape, feature.np_dtype
     if dtype != np.uint8:
         raise TypeError(
             f"load_images: data set {name!r} has images of dtype {dtype}; load_images needs uint8."
@@ -177,6 +145,21 @@ def _image_shape(tfds, name, features):
             "one static shape [H, W, C]."
         )
     return shape
+
+
+def _check_labels(tfds, name, builder):
+    """Refuses labels that are not one integer for each image."""
+    feature = _tfds.find_feature(tfds, builder, "label", "load_images")
+    if not np.issubdtype(feature.np_dtype, np.integer):
+        raise TypeError(
+            f"load_images: data set {name!r} has labels of dtype {feature.np_dtype}; "
+            "load_images needs integers."
+        )
+    if feature.shape != ():
+        raise ValueError(
+            f"load_images: data set {name!r} has labels of shape {feature.shape}; load_images "
+            "needs one integer for each image."
+        )
 
 
 def _fitted_size(size, multiple, fit, axis, name):
@@ -190,14 +173,14 @@ def _fitted_size(size, multiple, fit, axis, name):
     return fitted
 
 
-def _decoded_images(tfds, builder, name, split):
-    """A data set of the uint8 images alone."""
+def _decoded_images(tfds, builder, split, with_labels):
+    """A data set of the uint8 images, each with its label, or with 0 for lack of one."""
     try:
         examples = builder.as_dataset(split=split, read_config=tfds.ReadConfig(try_autocache=False))
     except ValueError as error:
-        sizes = {key: info.num_examples for key, info in builder.info.splits.items()}
-        raise ValueError(
-            f"load_images: cannot read split {split!r} of data set {name!r} ({error}); "
-            f"load_images needs at least one image, and the splits have {sizes}."
-        ) from error
-    return examples.map(lambda example: example["image"], num_parallel_calls=tf.data.AUTOTUNE)
+        raise _tfds.split_error(builder, split, error, "load_images") from error
+
+    def image_and_label(example):
+        return example["image"], tf.cast(example["label"], tf.int32) if with_labels else 0
+
+    return examples.map(image_and_label, num_parallel_calls=tf.data.AUTOTUNE)

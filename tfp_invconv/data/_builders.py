@@ -1,0 +1,122 @@
+"""What our own TFDS builders share: files by URL or by hand, vectors, no leftovers."""
+
+import hashlib
+import urllib.request
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tqdm.auto import tqdm
+
+_BLOCK_BYTES = 2**20
+
+
+class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A builder that removes what a killed preparation of the same version left."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "Initial release."}
+
+    # TFDS 4.9.10 needs a package that it does not install (importlib_resources) merely to
+    # look for checksums; ours are in the code.
+    url_infos = None
+
+    def _post_download_and_prepare_hook(self):
+        # TFDS prepares in a folder of this name, which it renames in the end. Another process
+        # that is still at it loses nothing: it could not rename its folder either.
+        for leftover in self.data_path.parent.glob(f"incomplete.*_{self.data_path.name}"):
+            leftover.rmtree(missing_ok=True)
+
+
+class VectorBuilder(Builder, skip_registration=True):
+    """A builder whose only feature is "vector", float32 `[NUM_FEATURES]`."""
+
+    NUM_FEATURES = None
+    DESCRIPTION = None
+    HOMEPAGE = None
+    CITATION = None
+
+    def _info(self):
+        vector = tfds.features.Tensor(shape=(self.NUM_FEATURES,), dtype=np.float32)
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.DESCRIPTION,
+            features=tfds.features.FeaturesDict({"vector": vector}),
+            homepage=self.HOMEPAGE,
+            citation=self.CITATION,
+            disable_shuffling=True,
+        )
+
+    def _generate_examples(self, vectors):
+        if vectors.shape[1] != self.NUM_FEATURES:
+            raise ValueError(
+                f"The files of data set {self.name!r} give {vectors.shape[1]} numbers for each "
+                f"example; it must be {self.NUM_FEATURES}. They are not the published files."
+            )
+        if not np.isfinite(vectors).all():
+            raise ValueError(
+                f"The files of data set {self.name!r} give numbers that are not finite."
+            )
+        for index, vector in enumerate(vectors.astype(np.float32)):
+            yield index, {"vector": vector}
+
+
+def manual_dir(dl_manager):
+    """The folder of files put there by hand, which need not exist."""
+    try:
+        return dl_manager.manual_dir
+    except AssertionError:  # it is missing or empty
+        return dl_manager.download_dir / "manual"
+
+
+def fetch(dl_manager, url, md5=None, alternative=""):
+    """The path of a file: put into manual_dir by hand, downloaded before, or downloaded now.
+
+    A file in manual_dir is taken as it is. A download gets its name only when it is whole and
+    has the checksum.
+
+    Args:
+      dl_manager: The download manager of a TFDS builder.
+      url: Where the file is.
+      md5: Its checksum, or None if none is published.
+      alternative: What else may be put into manual_dir, for the error.
+
+    Raises:
+      OSError: If the file can be had in none of these ways.
+    """
+    name = url.rpartition("/")[2]
+    by_hand = manual_dir(dl_manager) / name
+    # Not in the folder that TFDS has for each data set: several share one archive.
+    downloaded = dl_manager.download_dir / "tfp_invconv" / name
+    for path in (by_hand, downloaded):
+        if path.exists():
+            return path
+    downloaded.parent.mkdir(parents=True, exist_ok=True)
+    partial = downloaded.with_name(name + ".part")
+    try:
+        _download(url, partial, md5)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        checksum = f" (MD5 {md5})" if md5 else ""
+        raise OSError(
+            f"{url} cannot be downloaded: {error}. Download it by other means and put it at "
+            f"{by_hand}{checksum}{alternative}, or anywhere else with the folder given as "
+            "manual_dir in a tfds.download.DownloadConfig."
+        ) from error
+    return partial.rename(downloaded)
+
+
+def _download(url, path, md5):
+    """Downloads a file. TFDS's own way takes minutes to find that there is no network."""
+    digest = hashlib.md5(usedforsecurity=False)
+    size = 0
+    with urllib.request.urlopen(url, timeout=60) as response, path.open("wb") as file:
+        total = int(response.headers["Content-Length"] or 0)
+        with tqdm.wrapattr(response, "read", total=total or None, desc=url) as body:
+            while block := body.read(_BLOCK_BYTES):
+                file.write(block)
+                digest.update(block)
+                size += len(block)
+    if total and size != total:
+        raise OSError(f"the connection ended after {size} of {total} bytes")
+    if md5 and digest.hexdigest() != md5:
+        raise OSError(f"its MD5 is {digest.hexdigest()}, but should be {md5}")

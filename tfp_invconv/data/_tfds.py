@@ -1,0 +1,96 @@
+"""What the loaders share: finding, preparing and reading a TFDS data set, with clear errors."""
+
+import difflib
+import numbers
+import os
+
+
+def check_arguments(caller, strings, integers):
+    """Checks the types of arguments, and that all integers but the seed are at least 1."""
+    for argument, value in strings.items():
+        if not isinstance(value, str):
+            raise TypeError(f"{caller}: {argument} must be a string, got {value!r}.")
+    for argument, value in integers.items():
+        if not isinstance(value, numbers.Integral):
+            raise TypeError(f"{caller}: {argument} must be an integer, got {value!r}.")
+        if argument != "seed" and value < 1:
+            raise ValueError(f"{caller}: {argument} must be at least 1, got {value}.")
+
+
+def import_tfds(caller):
+    """Imports TFDS with our own data sets registered in it."""
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise ImportError(
+            f"{caller} needs tensorflow_datasets, which is not installed: "
+            'pip install "tfp_invconv[datasets]".'
+        ) from error
+    from tfp_invconv.data import bsds300_patches, caltech101_silhouettes, digits, maf
+
+    del bsds300_patches, caltech101_silhouettes, digits, maf  # registered by their import
+    return tfds
+
+
+def find_builder(tfds, name, data_dir, caller):
+    """The TFDS builder of this name, or an error that lists similar names."""
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError:
+        known = tfds.list_builders(with_community_datasets=False)
+        if data_dir is not None and os.path.isdir(data_dir):
+            known += os.listdir(data_dir)
+        base = name.partition("/")[0].partition(":")[0]
+        similar = difflib.get_close_matches(base.lower(), sorted(set(known)), n=5)
+        # Not chained: the error of TFDS lists a thousand names.
+        raise ValueError(
+            f"{caller}: unknown data set {name!r}; similar names: "
+            f"{', '.join(similar) or 'none'}. A data set that TFDS does not define must be "
+            f"prepared in the directory given as data_dir, which was {data_dir!r}."
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"{caller}: cannot open data set {name!r}: {error}") from error
+
+
+def find_feature(tfds, builder, feature, caller):
+    """The description of one feature of a data set."""
+    features = builder.info.features
+    names = list(features) if isinstance(features, tfds.features.FeaturesDict) else []
+    if feature not in names:
+        raise ValueError(
+            f"{caller}: data set {builder.name!r} has no feature {feature!r}, which {caller} "
+            f"needs; it has {', '.join(names) or 'no named features'}."
+        )
+    return features[feature]
+
+
+def prepare(tfds, builder, name, data_dir, caller):
+    """The builder, its data made if they are not there; an error says which files would help."""
+    try:
+        builder.download_and_prepare()
+        return builder
+    except Exception as error:
+        if builder.data_path.exists():
+            # Another process, as eager for them, made the data meanwhile.
+            return find_builder(tfds, name, data_dir, caller)
+        if not isinstance(error, OSError):
+            raise
+        manual_dir = builder.data_dir_root / "downloads" / "manual"
+        files = [
+            f" {url} as {manual_dir / info.filename}"
+            for url, info in (builder.url_infos or {}).items()
+            if info.filename
+        ]
+        wanted = f" If it is the network, put there by hand:{';'.join(files)}." if files else ""
+        raise OSError(
+            f"{caller}: data set {name!r} cannot be prepared in {builder.data_dir}: {error}{wanted}"
+        ) from error
+
+
+def split_error(builder, split, error, caller):
+    """The error for a split that does not exist or is empty."""
+    sizes = {key: info.num_examples for key, info in builder.info.splits.items()}
+    return ValueError(
+        f"{caller}: cannot read split {split!r} of data set {builder.name!r} ({error}); "
+        f"{caller} needs at least one example, and the splits have {sizes}."
+    )

@@ -1,0 +1,228 @@
+"""POWER, GAS, HEPMASS and MINIBOONE as TFDS data sets, prepared as published."""
+
+import io
+import pathlib
+import tarfile
+import zlib
+
+import numpy as np
+
+from tfp_invconv.data import _builders
+
+__all__ = ["Gas", "Hepmass", "Miniboone", "Power"]
+
+_URL = "https://zenodo.org/records/1161203/files/data.tar.gz"
+_MD5 = "9b9c9b0375315ad270eba4ce80c093ab"
+
+_CITATION = """\
+@inproceedings{papamakarios2017masked,
+  author = {Papamakarios, George and Pavlakou, Theo and Murray, Iain},
+  title = {Masked Autoregressive Flow for Density Estimation},
+  booktitle = {Advances in Neural Information Processing Systems 30},
+  year = {2017},
+}
+"""
+
+
+class _Maf(_builders.VectorBuilder, skip_registration=True):
+    """A data set in the archive of Papamakarios et al. 2017, prepared as in their paper.
+
+    The archive (about 860 MB, downloaded once for the four data sets) is
+    https://zenodo.org/records/1161203/files/data.tar.gz; a copy of it in manual_dir, or the
+    files that it has of the data set, such as `manual_dir/data/power/data.npy`, are used
+    instead, without checks of their checksum.
+
+    Raises:
+      OSError: If the archive cannot be downloaded; it says which file to put where.
+      ValueError: If the files are not those of the archive.
+    """
+
+    FILES = None
+    HOMEPAGE = "https://doi.org/10.5281/zenodo.1161203"
+    CITATION = _CITATION
+    MANUAL_DOWNLOAD_INSTRUCTIONS = f"{_URL}, or its unpacked folder `data`; needed only offline."
+
+    def _split_generators(self, dl_manager):
+        files = _read_files(dl_manager, self.FILES)
+        train, validation, test = self._split(*files)
+        return {
+            "train": self._generate_examples(train),
+            "validation": self._generate_examples(validation),
+            "test": self._generate_examples(test),
+        }
+
+    def _split(self, *files):
+        """From the files, open for reading, the vectors of train, validation and test."""
+        raise NotImplementedError
+
+
+class Power(_Maf):
+    """TFDS builder "power": `vector` float32 `[6]`, the power consumption of a household.
+
+    The uniform noise of the published recipe, as wide as the rounding of each measurement, is
+    drawn once; then all is scaled to mean 0 and standard deviation 1 of train and validation.
+    Densities are in units of these deviations, as published ones are.
+    """
+
+    NUM_FEATURES = 6
+    FILES = ("power/data.npy",)
+    DESCRIPTION = "Electric power consumption of a household (UCI), as in Papamakarios et al. 2017."
+
+    def _split(self, file):
+        rng = np.random.RandomState(42)
+        data = _load_array(file, self.name)
+        rng.shuffle(data)
+        # Without the reactive power and the global intensity.
+        data = np.delete(data, [1, 3], axis=1)
+        voltage = 0.01 * rng.rand(len(data), 1)
+        active_power = 0.001 * rng.rand(len(data), 1)
+        sub_metering = rng.rand(len(data), 3)
+        time = np.zeros([len(data), 1])
+        data = data + np.hstack([active_power, voltage, sub_metering, time])
+        return _standardised(*_last_tenths(data))
+
+
+class Gas(_Maf):
+    """TFDS builder "gas": `vector` float32 `[8]`, gas sensors in mixtures of ethylene and CO.
+
+    Of sensors whose correlation exceeds 0.98 one is kept; all is scaled to mean 0 and
+    standard deviation 1 of the whole, as published.
+
+    Raises:
+      ImportError: If pandas is missing or too new: the archive has a pickle of a data frame
+        of a version before 1.0, which needs pandas 2 or earlier. It runs what is in the file,
+        so never put one of unknown origin into manual_dir.
+    """
+
+    NUM_FEATURES = 8
+    FILES = ("gas/ethylene_CO.pickle",)
+    DESCRIPTION = "Gas sensors in gas mixtures (UCI), as in Papamakarios et al. 2017."
+
+    def _split(self, file):
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError(
+                "The data set 'gas' is a pickled pandas data frame, and pandas is not "
+                'installed: pip install "pandas<3".'
+            ) from error
+        try:
+            frame = pandas.read_pickle(file)
+        except Exception as error:
+            raise ImportError(
+                f"{self.FILES[0]} of the data set 'gas' cannot be read by pandas "
+                f"{pandas.__version__} ({error}); it was written by a version before 1.0, which "
+                'pandas 2 still reads: pip install "pandas<3".'
+            ) from error
+        try:
+            data = frame.drop(columns=["Meth", "Eth", "Time"]).to_numpy(np.float64)
+        except (AttributeError, KeyError) as error:
+            raise ValueError(
+                f"{self.FILES[0]} of the data set 'gas' has no columns Meth, Eth and Time."
+            ) from error
+        while (repeated := np.sum(np.corrcoef(data, rowvar=False) > 0.98, axis=1) > 1).any():
+            data = np.delete(data, np.argmax(repeated), axis=1)
+        return _last_tenths((data - data.mean(axis=0)) / data.std(axis=0, ddof=1))
+
+
+class Hepmass(_Maf):
+    """TFDS builder "hepmass": `vector` float32 `[21]`, particle collisions of mass 1000.
+
+    The examples of the signal, without the features whose smallest value occurs more than five
+    times, scaled to mean 0 and standard deviation 1 of train and validation.
+    """
+
+    NUM_FEATURES = 21
+    FILES = ("hepmass/1000_train.csv", "hepmass/1000_test.csv")
+    DESCRIPTION = "HEPMASS (UCI), particles of mass 1000, as in Papamakarios et al. 2017."
+
+    def _split(self, train_file, test_file):
+        # The rows of the test file have one number more at their end.
+        num_columns = len(train_file.readline().split(b","))
+        test_file.readline()
+        try:
+            train, test = (
+                np.loadtxt(file, delimiter=",", usecols=range(num_columns))
+                for file in (train_file, test_file)
+            )
+        except ValueError as error:
+            raise ValueError(f"A .csv file of the data set 'hepmass': {error}.") from error
+        train, test = (data[data[:, 0] == 1, 1:] for data in (train, test))
+        mean, deviation = train.mean(axis=0), train.std(axis=0, ddof=1)
+        train, test = (train - mean) / deviation, (test - mean) / deviation
+        continuous = np.sum(train == train.min(axis=0), axis=0) <= 5
+        train, test = train[:, continuous], test[:, continuous]
+        return *_last_tenth(train), test
+
+
+class Miniboone(_Maf):
+    """TFDS builder "miniboone": `vector` float32 `[43]`, electron and muon neutrinos.
+
+    Scaled to mean 0 and standard deviation 1 of train and validation.
+    """
+
+    NUM_FEATURES = 43
+    FILES = ("miniboone/data.npy",)
+    DESCRIPTION = "MiniBooNE particle identification (UCI), as in Papamakarios et al. 2017."
+
+    def _split(self, file):
+        return _standardised(*_last_tenths(_load_array(file, self.name)))
+
+
+def _read_files(dl_manager, names):
+    """The files of these names, from manual_dir or from the archive, open for reading."""
+    folder = _builders.manual_dir(dl_manager) / "data"
+    paths = [folder / name for name in names]
+    if all(path.exists() for path in paths):
+        return [io.BytesIO(path.read_bytes()) for path in paths]
+    unpacked = f", or unpacked: {' and '.join(str(path) for path in paths)}"
+    archive_path = _builders.fetch(dl_manager, _URL, _MD5, unpacked)
+    contents = {}
+    try:
+        with tarfile.open(archive_path) as archive:
+            for member in archive:
+                # Two parts of the path, for it may start with "data" or "./data".
+                name = "/".join(pathlib.PurePosixPath(member.name).parts[-2:])
+                if name in names:
+                    contents[name] = archive.extractfile(member).read()
+                if len(contents) == len(names):
+                    break
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        raise ValueError(
+            f"{archive_path} is no whole archive ({error}). Replace or delete it."
+        ) from error
+    if missing := [name for name in names if name not in contents]:
+        raise ValueError(f"The archive {archive_path} has no {' and no '.join(missing)}.")
+    return [io.BytesIO(contents[name]) for name in names]
+
+
+def _load_array(file, name):
+    """The matrix in a .npy file."""
+    try:
+        data = np.load(file)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"The file of data set {name!r} is no .npy file: {error}.") from error
+    if data.ndim != 2:
+        raise ValueError(f"The file of data set {name!r} has an array of shape {data.shape}.")
+    return data
+
+
+def _last_tenth(data):
+    """`data` without its last tenth, and that tenth."""
+    size = int(0.1 * len(data))
+    if size == 0:
+        raise ValueError(f"{len(data)} examples are too few to split off a tenth.")
+    return data[:-size], data[-size:]
+
+
+def _last_tenths(data):
+    """Train, validation and test: the last tenth is test, of the rest the last validation."""
+    rest, test = _last_tenth(data)
+    return *_last_tenth(rest), test
+
+
+def _standardised(train, validation, test):
+    """All three in units of the mean and the deviation of the first two."""
+    known = np.vstack([train, validation])
+    mean, deviation = known.mean(axis=0), known.std(axis=0)
+    return [(data - mean) / deviation for data in (train, validation, test)]
