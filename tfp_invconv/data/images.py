@@ -7,6 +7,8 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from tfp_invconv.data.noise import dequantize
+
 __all__ = ["load_images"]
 
 # Decoded images kept in memory, at most: the whole split if it fits, else the part that
@@ -92,11 +94,7 @@ def load_images(
 
     def dequantise(pixels, noise_seed):
         pixels = tf.image.resize_with_crop_or_pad(pixels, target_height, target_width)
-        pixels = tf.cast(pixels, tf.float32)
-        noise = tf.random.stateless_uniform(tf.shape(pixels), tf.stack([noise_seed, seed]))
-        # Above 128, float32 has 16 bits for the fraction: noise nearer to 1 than 2**-16
-        # could be rounded up to the next pixel value.
-        return pixels + (1.0 - 2.0**-16) * noise
+        return dequantize(pixels, tf.stack([noise_seed, seed]))
 
     if is_train:
         noise_seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
@@ -115,7 +113,7 @@ def _check_arguments(name, split, batch_size, size_multiple, fit, seed):
             raise TypeError(f"load_images: {argument} must be a string, got {value!r}.")
     integers = {"batch_size": batch_size, "size_multiple": size_multiple, "seed": seed}
     for argument, value in integers.items():
-        if not isinstance(value, numbers.Integral):
+        if not isinstance(value, numbers.Integral) or isinstance(value, bool):
             raise TypeError(f"load_images: {argument} must be an integer, got {value!r}.")
         if argument != "seed" and value < 1:
             raise ValueError(f"load_images: {argument} must be at least 1, got {value}.")
