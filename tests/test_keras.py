@@ -265,7 +265,7 @@ def test_sample_images_are_of_the_same_latents(tmp_path):
 
 
 def test_sample_images_every_must_be_positive(tmp_path):
-    with pytest.raises(ValueError, match="SampleImages: every must be at least 1; got 0"):
+    with pytest.raises(ValueError, match="SampleImages: `every` must be a positive integer; got 0"):
         tic.callbacks.SampleImages(tmp_path, every=0)
 
 

@@ -4,13 +4,13 @@ import math
 import warnings
 
 import keras
-import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_invconv import _inputs, _replicas, _variables
+from tfp_invconv import _inputs, _replicas, _sampling, _variables
+from tfp_invconv.bijectors import _conditions
+from tfp_invconv.bijectors import _parameters as params
 
-tfb = tfp.bijectors
 tfd = tfp.distributions
 
 
@@ -87,20 +87,27 @@ class FlowModel(keras.Model):
         ]
         self.bits_per_dim = keras.metrics.Mean(name="bits_per_dim")
         self._dimensions = max(1, distribution.event_shape.num_elements())
-        self._is_conditional = getattr(
-            getattr(distribution, "bijector", None), "takes_condition", False
-        )
-        self._sample = tf.function(distribution.sample)
-        self._sample_at = tf.function(self._at_temperature)
+        bijector = getattr(distribution, "bijector", None)
+        self._is_conditional = _conditions.take_condition(bijector)
+        self._condition_size = _conditions.size(bijector)
+        # With one number, integers are numbers too, no labels.
+        self._classes = self._condition_size if self._condition_size != 1 else None
+        self._draw = _sampling.Sampler(distribution)
         self.built = True
 
     def call(self, inputs, training=None):
         """Log-probability of each event, in nats, of data x or of pairs (x, condition)."""
         # Keras hands `training` on to the networks inside by itself.
-        x, kwargs = inputs, {}
-        if isinstance(inputs, (tuple, list)):
-            x, condition = inputs
-            kwargs = _condition(_replicas.not_empty(condition))
+        if training and tf.executing_eagerly() and not _replicas.is_distributed():
+            self.initialize(inputs)
+        x, condition = self._split(inputs)
+        _inputs.check_events(x, self.distribution, self.name)
+        kwargs = {}
+        if condition is not None:
+            condition = self._vectors(condition, x.shape.rank - self.distribution.event_shape.rank)
+            bijector = self.distribution.bijector
+            given = _conditions.arguments(bijector, _replicas.not_empty(condition))
+            kwargs["bijector_kwargs"] = given
         # A new tensor, so that no bijector serves what it cached for the old one.
         log_prob = self.distribution.log_prob(_replicas.not_empty(tf.identity(x)), **kwargs)
         return log_prob[: tf.shape(x)[0]] if _replicas.is_distributed() else log_prob
@@ -112,7 +119,8 @@ class FlowModel(keras.Model):
           sample_shape: int or shape.
           condition: for a conditional flow, one for all samples or one for each: labels or vectors
             whose batch dimensions broadcast to `sample_shape + batch_shape`.
-          seed: int, for equal samples from equal parameters, or None.
+          seed: int, for equal samples from equal parameters, or None for others at each call,
+            the same ones again after `keras.utils.set_random_seed`.
           temperature: what the latents' distance from the mean of the base is multiplied with
             before they become data; below one for less varied samples, zero for the mean's image.
 
@@ -130,28 +138,20 @@ class FlowModel(keras.Model):
             raise ValueError(
                 f"{self.name}.sample: the temperature must be at least 0; got {temperature!r}."
             )
-        words = np.random.SeedSequence(seed).generate_state(2).astype(np.int32)
-        kwargs = {} if condition is None else _condition(tf.convert_to_tensor(condition))
-        draw = self._sample
-        if temperature != 1:
-            if not hasattr(self.distribution, "bijector"):
-                raise ValueError(
-                    f"{self.name}.sample: a temperature needs a distribution with a bijector, a "
-                    f"tfd.TransformedDistribution; got {self.distribution!r}."
-                )
-            draw = self._sample_at
-            kwargs["temperature"] = tf.constant(temperature, self.distribution.dtype)
-        samples = draw(sample_shape, seed=tf.constant(words), **kwargs)
+        if temperature != 1 and not hasattr(self.distribution, "bijector"):
+            raise ValueError(
+                f"{self.name}.sample: a temperature needs a distribution with a bijector, a "
+                f"tfd.TransformedDistribution; got {self.distribution!r}."
+            )
+        shape = _sampling.as_shape(sample_shape, f"{self.name}.sample")
+        if condition is not None:
+            self._check_takes_condition("sample")
+            rank = shape.shape[0] + self.distribution.batch_shape.rank
+            condition = self._vectors(condition, rank, "sample")
+        samples = self._draw(shape, params.stateless_seed(seed), condition, temperature)
         if tf.executing_eagerly():
             self._warn_if_not_finite(samples)
         return samples
-
-    def _at_temperature(self, sample_shape, temperature, **kwargs):
-        base = self.distribution.distribution
-        scaling = [tfb.Shift(base.mean()), tfb.Scale(temperature), tfb.Shift(-base.mean())]
-        tempered = tfd.TransformedDistribution(base, tfb.Chain(scaling))
-        flow = tfd.TransformedDistribution(tempered, self.distribution.bijector)
-        return flow.sample(sample_shape, **kwargs)
 
     def _warn_if_not_finite(self, samples):
         event_axes = list(range(-self.distribution.event_shape.rank, 0))
@@ -166,7 +166,16 @@ class FlowModel(keras.Model):
             )
 
     def compile(self, *args, **kwargs):
-        """As `keras.Model.compile`; there is no `loss` to choose."""
+        """As `keras.Model.compile`; there is no `loss` to choose.
+
+        Raises:
+          ValueError: if a loss is given.
+        """
+        if args[1:] or kwargs.get("loss") is not None:
+            raise ValueError(
+                f"{self.name}.compile: there is no loss to choose: a flow is fitted by maximum "
+                "likelihood, -mean(log_prob). Leave `loss` out."
+            )
         super().compile(*args, **kwargs)
         # All variables exist already; with the optimizer's, weights can be loaded right away.
         self.optimizer.build(self.trainable_variables)
@@ -192,13 +201,32 @@ class FlowModel(keras.Model):
         if isinstance(x, tf.data.Dataset):
             # Keras's default, True, is for arrays; with a data set it only warns.
             kwargs.setdefault("shuffle", False)
-        x = _inputs.checked(x, f"{self.name}.fit")
-        batch = _inputs.first_batch(x, y, batch_size or 32, f"{self.name}.fit")
-        self.initialize(_replicas.from_chief(self._paired(batch)[0], self.distribute_strategy))
-        return super().fit(x, _inputs.targets(x, y, kwargs), batch_size=batch_size, **kwargs)
+        caller, data = f"{self.name}.fit", (x, y, kwargs.get("sample_weight"))
+        x = _inputs.checked(data, self._classes, caller)
+        self._check_targets(x, y)
+        batch = self._paired(_inputs.first_batch((x, *data[1:]), batch_size or 32, caller))[0]
+        _inputs.check_events(batch, self.distribution, caller)
+        _inputs.warn_about_values(batch, self.distribution, caller)
+        self.initialize(batch)
+        y = _inputs.targets(x, y, kwargs)
+        for callback in tf.nest.flatten(kwargs.get("callbacks")):
+            # Keras finds the direction of its own metrics alone.
+            if getattr(callback, "monitor", None) in ("bits_per_dim", "val_bits_per_dim"):
+                callback.mode = "min" if callback.mode == "auto" else callback.mode
+        return super().fit(x, y, batch_size=batch_size, **kwargs)
+
+    def train_on_batch(self, x, y=None, sample_weight=None, **kwargs):
+        """As `keras.Model.train_on_batch`, with what `fit` does before its first step."""
+        caller, data = f"{self.name}.train_on_batch", (x, y, sample_weight)
+        _inputs.check_batch(data, self._classes, caller)
+        batch = self._paired(data)[0]
+        _inputs.check_events(batch, self.distribution, caller)
+        self.initialize(batch)
+        return super().train_on_batch(x, y, sample_weight, **kwargs)
 
     def evaluate(self, x=None, y=None, **kwargs):
         """As `keras.Model.evaluate`: the mean loss and bits/dim."""
+        self._check_targets(x, y)
         return super().evaluate(x, _inputs.targets(x, y, kwargs), **kwargs)
 
     def train_step(self, data):
@@ -218,19 +246,30 @@ class FlowModel(keras.Model):
 
         Args:
           x: batch of events, or a pair (x, condition) of them.
+
+        Raises:
+          ValueError: if it has a NaN or an infinity in it, or a label of no class.
         """
-        layers = [m for m in self.distribution.submodules if hasattr(m, "awaits_data")]
+        _inputs.check_batch(x, self._classes, f"{self.name}.initialize")
+        layers = [
+            m
+            for m in self.distribution.submodules
+            if hasattr(m, "awaits_data") and getattr(m, "is_identity", True)
+        ]
+        if not layers:
+            return
+        x = tf.nest.map_structure(tf.convert_to_tensor, x)
+        x = _replicas.from_chief(x, self.distribute_strategy)
         for layer in layers:
             layer.awaits_data = True
         try:
-            if layers:
-                self(tf.nest.map_structure(tf.convert_to_tensor, x))
+            self(x, training=False)
         finally:
             for layer in layers:
                 layer.awaits_data = False
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """-mean(log_prob), times its sample weights, as this replica's share of the loss."""
+        """-mean(weight log_prob), the weights one if none are given, as this replica's share."""
         count = tf.cast(tf.size(y_pred), y_pred.dtype)
         # A replica may have got nothing of the last batch.
         loss = -tf.math.divide_no_nan(tf.reduce_sum(_weighted(y_pred, sample_weight)), count)
@@ -244,8 +283,15 @@ class FlowModel(keras.Model):
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Updates bits/dim and the metrics given to `compile`."""
-        self.bits_per_dim.update_state(-y_pred / (self._dimensions * math.log(2.0)), sample_weight)
-        return super().compute_metrics(x, y, y_pred, sample_weight)
+        nats = -_weighted(y_pred, sample_weight)
+        self.bits_per_dim.update_state(nats / (self._dimensions * math.log(2.0)))
+        try:
+            return super().compute_metrics(x, y, y_pred, sample_weight)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{self.name}: a metric given to `compile` fails with no target, and a density "
+                "has none. A function of your own gets y_true=None and y_pred=log_prob."
+            ) from error
 
     def summary(self, print_fn=print, **_):
         """Prints each layer of the flow with its parameters, and how many are trained."""
@@ -298,21 +344,52 @@ class FlowModel(keras.Model):
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Nothing: all is built. Over several machines Keras's own fails on pairs (3.15)."""
 
+    def _check_targets(self, x, y):
+        """Raises an error if the condition, Keras's target, is given where it does not belong."""
+        if y is not None and isinstance(x, (tf.data.Dataset, keras.utils.PyDataset)):
+            raise ValueError(
+                f"{self.name}: conditions of a data set belong into it, as pairs (x, condition); "
+                "got them beside it."
+            )
+        if y is not None:
+            self._check_takes_condition("fit")
+
+    def _check_takes_condition(self, method):
+        if not self._is_conditional:
+            raise ValueError(
+                f"{self.name}.{method}: no layer of the flow takes a condition, and it was given "
+                "one: leave it out, or make a conditional flow, as by tic.glow(..., "
+                "conditional=10)."
+            )
+
     def _paired(self, batch):
         """A batch of Keras's, (x, condition, weights) being ((x, condition), None, weights)."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         if self._is_conditional and not isinstance(x, (tuple, list)):
-            if y is None:
-                raise ValueError(
-                    f"{self.name}: the flow is conditional and needs pairs (x, condition): "
-                    "fit(x, condition) or a data set of such pairs; got only x."
-                )
-            x, y = (x, y), None
-        return x, y, sample_weight
+            x = x if y is None else (x, y)
+        elif y is not None and sample_weight is None:
+            self._check_takes_condition("fit")
+        # With weights Keras wants a target, whatever it is.
+        self._split(x)
+        return x, None, sample_weight
 
+    def _split(self, inputs):
+        """x and its condition, None where the flow takes none."""
+        is_pair = isinstance(inputs, (tuple, list)) and len(inputs) == 2
+        if self._is_conditional and not is_pair:
+            raise ValueError(
+                f"{self.name}: the flow is conditional and needs pairs (x, condition): "
+                "fit(x, condition) or a data set of such pairs; got only x."
+            )
+        if is_pair and not self._is_conditional:
+            self._check_takes_condition("call")
+        return inputs if is_pair else (inputs, None)
 
-def _condition(condition):
-    return {"bijector_kwargs": {"condition": condition}}
+    def _vectors(self, condition, batch_rank, method="call"):
+        caller = f"{self.name}.{method}"
+        vectors = _conditions.vectors(condition, batch_rank, self._condition_size, caller)
+        # A network that does not say how many classes there are gets its labels as they are.
+        return vectors if vectors.dtype.is_integer else tf.cast(vectors, self.distribution.dtype)
 
 
 def _weighted(log_prob, sample_weight):

@@ -4,6 +4,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_invconv import networks as nets
+from tfp_invconv.bijectors import _conditions
 from tfp_invconv.bijectors import _parameters as params
 from tfp_invconv.bijectors._one_pass import OnePassBijector
 
@@ -104,6 +105,12 @@ class ChannelCoupling(OnePassBijector):
         """Whether a network has a second input, for the condition."""
         return any(nets.takes_condition(network) for network in self.networks)
 
+    @property
+    def condition_size(self):
+        """Numbers in a condition, or number of classes; None if the networks do not say."""
+        given = (nets.condition_size(network) for network in self.networks)
+        return next((size for size in given if size), None)
+
     def _inverse_and_log_det(self, y, condition=None):
         parts = self._split(y)
         values, log_dets = [parts[0]], []
@@ -143,7 +150,15 @@ class ChannelCoupling(OnePassBijector):
         batch = tf.shape(x)[:-ndims]
         flat = tf.reshape(x, tf.concat([[-1], tf.shape(x)[-ndims:]], 0))
         flat.set_shape([None, *x.shape[-ndims:]])
-        h = nets.call(network, flat, _flat_condition(condition, batch), self.name)
+        if condition is not None:
+            size = self.condition_size
+            condition = _conditions.vectors(condition, batch.shape[0], size, self.name)
+            condition = _flat(condition, batch)
+        is_empty = 0 in x.shape[:-ndims]
+        if is_empty:  # Keras's convolutions fail on a batch without examples.
+            flat, condition = tf.nest.map_structure(_with_one_more, (flat, condition))
+        h = nets.call(network, flat, condition, self.name)
+        h = h[:0] if is_empty else h
         outputs = tf.reshape(h, tf.concat([batch, tf.shape(h)[1:]], 0))
         outputs.set_shape(x.shape[:-ndims] + h.shape[1:])
         return self.bijector_fn(outputs)
@@ -157,13 +172,14 @@ class ChannelCoupling(OnePassBijector):
         return value
 
 
-def _flat_condition(condition, batch):
-    """A condition for each example, in one batch dimension; labels have no axis of their own."""
-    if condition is None:
-        return None
-    condition = tf.convert_to_tensor(condition)
-    own = [] if condition.dtype.is_integer else condition.shape[-1:].as_list()
-    return tf.reshape(tf.broadcast_to(condition, tf.concat([batch, own], 0)), [-1, *own])
+def _flat(condition, batch):
+    """A vector for each example, in one batch dimension."""
+    size = condition.shape[-1:].as_list()
+    return tf.reshape(tf.broadcast_to(condition, tf.concat([batch, size], 0)), [-1, *size])
+
+
+def _with_one_more(x):
+    return None if x is None else tf.pad(x, [[0, 1]] + [[0, 0]] * (x.shape.rank - 1))
 
 
 def bounded(h, bound):
