@@ -241,7 +241,7 @@ def test_labels_of_no_class_are_refused_everywhere():
             model.evaluate(*given, verbose=0)
     with pytest.raises(ValueError, match="train_on_batch: condition is not a label"):
         model.train_on_batch(x, labels)
-    with pytest.raises(ValueError, match="sample: labels must be from 0 to 2; got 7"):
+    with pytest.raises(ValueError, match="labels must be from 0 to 2; got 7"):
         model.sample(2, condition=7)
 
 

@@ -118,7 +118,7 @@ def test_temperature_of_a_glow_with_a_condition():
 @pytest.mark.parametrize("temperature", [-0.1, float("nan")])
 def test_negative_temperature(temperature):
     model = tic.FlowModel(small_glow())
-    with pytest.raises(ValueError, match="flow_model.sample: the temperature must be at least 0"):
+    with pytest.raises(ValueError, match="flow_model.*sample: the temperature must be at least 0"):
         model.sample(2, temperature=temperature)
 
 
@@ -133,7 +133,7 @@ def test_samples_that_are_not_finite_are_counted():
     scale = tf.Variable([[1.0, 1.0], [np.inf, 1.0]])
     flow = tfd.TransformedDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), [2]), tfb.Scale(scale))
     model = tic.FlowModel(flow)
-    with pytest.warns(RuntimeWarning, match="flow_model.sample: 3 of 6 samples are not finite"):
+    with pytest.warns(RuntimeWarning, match="flow_model.*sample: 3 of 6 samples are not finite"):
         model.sample(3, seed=0)
     scale.assign(tf.ones_like(scale))
     model.sample(3, seed=0)  # a warning would be an error here

@@ -4,7 +4,6 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_invconv.bijectors import _conditions
 from tfp_invconv.bijectors import _parameters as params
 
 tfb = tfp.bijectors
@@ -14,8 +13,8 @@ tfd = tfp.distributions
 class Sampler:
     """Draws so many samples as an array says, each with its own condition."""
 
-    def __init__(self, distribution):
-        self._distribution = distribution
+    def __init__(self, distribution, arguments_of):
+        self._distribution, self._arguments_of = distribution, arguments_of
         # Not `distribution.sample`: a number or shape of Python's would be traced anew each time.
         self._draw = tf.function(self._samples, reduce_retracing=True)
         self._draw_at = tf.function(self._samples_at, reduce_retracing=True)
@@ -41,21 +40,14 @@ class Sampler:
         return tf.reshape(samples, tf.concat([shape, tf.shape(samples)[1:]], 0))
 
     def _samples(self, count, seed, condition):
-        return _sample(self._distribution, count, seed, condition)
+        return self._distribution.sample(count, seed=seed, **self._arguments_of(condition))
 
     def _samples_at(self, count, seed, condition, temperature):
         base = self._distribution.distribution
         scaling = [tfb.Shift(base.mean()), tfb.Scale(temperature), tfb.Shift(-base.mean())]
         tempered = tfd.TransformedDistribution(base, tfb.Chain(scaling))
         flow = tfd.TransformedDistribution(tempered, self._distribution.bijector)
-        return _sample(flow, count, seed, condition)
-
-
-def _sample(distribution, count, seed, condition):
-    kwargs = {}
-    if condition is not None:
-        kwargs["bijector_kwargs"] = _conditions.arguments(distribution.bijector, condition)
-    return distribution.sample(count, seed=seed, **kwargs)
+        return flow.sample(count, seed=seed, **self._arguments_of(condition))
 
 
 def as_shape(sample_shape, caller):

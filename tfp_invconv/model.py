@@ -4,11 +4,11 @@ import math
 import warnings
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_invconv import _inputs, _replicas, _sampling, _variables
-from tfp_invconv.bijectors import _conditions
+from tfp_invconv import _inputs, _pairs, _replicas, _sampling, _variables
 from tfp_invconv.bijectors import _parameters as params
 
 tfd = tfp.distributions
@@ -56,43 +56,43 @@ class FlowModel(keras.Model):
     True
     """
 
-    def __init__(self, distribution, *, name="flow_model", **arguments):
+    def __init__(self, distribution, *, name=None, **arguments):
         """Makes the model.
 
         Args:
           distribution: a `tfd.Distribution`, such as `tic.glow(...)` returns, or TFP's own; or a
             builder of one, such as `tic.glow`.
-          name: name of the model.
+          name: name of the model; None for the first free one of "flow_model", "flow_model_1" ...
           **arguments: of the builder.
 
         Raises:
           TypeError: if `distribution` is neither, or there are arguments for no builder.
+          ValueError: if a constant among its parameters is NaN.
         """
         builder = None if isinstance(distribution, tfd.Distribution) else distribution
         if builder is not None and callable(builder):
             distribution = builder(**arguments)
         if not isinstance(distribution, tfd.Distribution) or (arguments and builder is None):
             raise TypeError(
-                f"{name}: needs a tfd.Distribution, or a function that returns one and its "
+                f"FlowModel: needs a tfd.Distribution, or a function that returns one and its "
                 f"arguments; got {distribution!r} and the arguments {sorted(arguments)}."
             )
+        _variables.check_constants(distribution)
         super().__init__(name=name, dtype=tf.as_dtype(distribution.dtype).name)
         self.distribution = distribution
         self._made_by = (builder, arguments)
-        self._rows = _variables.layers_with_variables(distribution)
+        rows = _variables.layers_with_variables(distribution)
         self.flow_variables = [
-            keras.Variable(variable, trainable=trainable, name=variable_name)
-            for _, variables in self._rows
-            for variable_name, variable, trainable in variables
+            _variables.FlowVariable(variable, owner, variable_name)
+            for _, variables in rows
+            for variable_name, variable, owner in variables
         ]
+        # Without the owners, which Keras would count as variables of the model as well.
+        self._rows = [(label, [(*v[:2], v[2].trainable) for v in rest]) for label, rest in rows]
         self.bits_per_dim = keras.metrics.Mean(name="bits_per_dim")
         self._dimensions = max(1, distribution.event_shape.num_elements())
-        bijector = getattr(distribution, "bijector", None)
-        self._is_conditional = _conditions.take_condition(bijector)
-        self._condition_size = _conditions.size(bijector)
-        # With one number, integers are numbers too, no labels.
-        self._classes = self._condition_size if self._condition_size != 1 else None
-        self._draw = _sampling.Sampler(distribution)
+        self._pairs = _pairs.Pairs(distribution, self.name)
+        self._draw = _sampling.Sampler(distribution, self._pairs.arguments)
         self.built = True
 
     def call(self, inputs, training=None):
@@ -100,16 +100,14 @@ class FlowModel(keras.Model):
         # Keras hands `training` on to the networks inside by itself.
         if training and tf.executing_eagerly() and not _replicas.is_distributed():
             self.initialize(inputs)
-        x, condition = self._split(inputs)
+        x, condition = self._pairs.split(inputs)
         _inputs.check_events(x, self.distribution, self.name)
-        kwargs = {}
         if condition is not None:
-            condition = self._vectors(condition, x.shape.rank - self.distribution.event_shape.rank)
-            bijector = self.distribution.bijector
-            given = _conditions.arguments(bijector, _replicas.not_empty(condition))
-            kwargs["bijector_kwargs"] = given
+            batch_rank = x.shape.rank - self.distribution.event_shape.rank
+            condition = _replicas.not_empty(self._pairs.vectors(condition, batch_rank))
         # A new tensor, so that no bijector serves what it cached for the old one.
-        log_prob = self.distribution.log_prob(_replicas.not_empty(tf.identity(x)), **kwargs)
+        x_or_zero = _replicas.not_empty(tf.identity(x))
+        log_prob = self.distribution.log_prob(x_or_zero, **self._pairs.arguments(condition))
         return log_prob[: tf.shape(x)[0]] if _replicas.is_distributed() else log_prob
 
     def sample(self, sample_shape=(), condition=None, seed=None, temperature=1.0):
@@ -145,9 +143,8 @@ class FlowModel(keras.Model):
             )
         shape = _sampling.as_shape(sample_shape, f"{self.name}.sample")
         if condition is not None:
-            self._check_takes_condition("sample")
-            rank = shape.shape[0] + self.distribution.batch_shape.rank
-            condition = self._vectors(condition, rank, "sample")
+            batch_rank = shape.shape[0] + self.distribution.batch_shape.rank
+            condition = self._pairs.vectors(condition, batch_rank)
         samples = self._draw(shape, params.stateless_seed(seed), condition, temperature)
         if tf.executing_eagerly():
             self._warn_if_not_finite(samples)
@@ -202,9 +199,9 @@ class FlowModel(keras.Model):
             # Keras's default, True, is for arrays; with a data set it only warns.
             kwargs.setdefault("shuffle", False)
         caller, data = f"{self.name}.fit", (x, y, kwargs.get("sample_weight"))
-        x = _inputs.checked(data, self._classes, caller)
-        self._check_targets(x, y)
-        batch = self._paired(_inputs.first_batch((x, *data[1:]), batch_size or 32, caller))[0]
+        x = _inputs.checked(data, self._pairs.classes, caller)
+        self._pairs.check_targets(x, y)
+        batch = self._pairs.of(_inputs.first_batch((x, *data[1:]), batch_size or 32, caller))[0]
         _inputs.check_events(batch, self.distribution, caller)
         _inputs.warn_about_values(batch, self.distribution, caller)
         self.initialize(batch)
@@ -218,28 +215,28 @@ class FlowModel(keras.Model):
     def train_on_batch(self, x, y=None, sample_weight=None, **kwargs):
         """As `keras.Model.train_on_batch`, with what `fit` does before its first step."""
         caller, data = f"{self.name}.train_on_batch", (x, y, sample_weight)
-        _inputs.check_batch(data, self._classes, caller)
-        batch = self._paired(data)[0]
+        _inputs.check_batch(data, self._pairs.classes, caller)
+        batch = self._pairs.of(data)[0]
         _inputs.check_events(batch, self.distribution, caller)
         self.initialize(batch)
         return super().train_on_batch(x, y, sample_weight, **kwargs)
 
     def evaluate(self, x=None, y=None, **kwargs):
         """As `keras.Model.evaluate`: the mean loss and bits/dim."""
-        self._check_targets(x, y)
+        self._pairs.check_targets(x, y)
         return super().evaluate(x, _inputs.targets(x, y, kwargs), **kwargs)
 
     def train_step(self, data):
         """As Keras's, the target being the condition where the distribution takes one."""
-        return _replicas.with_an_axis(super().train_step(self._paired(data)))
+        return _replicas.with_an_axis(super().train_step(self._pairs.of(data)))
 
     def test_step(self, data):
         """As Keras's, the target being the condition where the distribution takes one."""
-        return _replicas.with_an_axis(super().test_step(self._paired(data)))
+        return _replicas.with_an_axis(super().test_step(self._pairs.of(data)))
 
     def predict_step(self, data):
         """As Keras's, the target being the condition where the distribution takes one."""
-        return super().predict_step(self._paired(data))
+        return super().predict_step(self._pairs.of(data))
 
     def initialize(self, x):
         """Fits to a batch every layer that waits for data: an ActNorm at the identity.
@@ -250,7 +247,7 @@ class FlowModel(keras.Model):
         Raises:
           ValueError: if it has a NaN or an infinity in it, or a label of no class.
         """
-        _inputs.check_batch(x, self._classes, f"{self.name}.initialize")
+        _inputs.check_batch(x, self._pairs.classes, f"{self.name}.initialize")
         layers = [
             m
             for m in self.distribution.submodules
@@ -308,7 +305,7 @@ class FlowModel(keras.Model):
         print_fn(f"{counts[0]:,} parameters are trained, {counts[1]:,} are not")
 
     def get_config(self):
-        """The builder's registered name and its arguments.
+        """The builder's registered name and its arguments, and which variables are frozen.
 
         Raises:
           ValueError: if the model was made from a distribution, or the builder is not registered.
@@ -322,8 +319,13 @@ class FlowModel(keras.Model):
                 "own decorated with keras.saving.register_keras_serializable(); or save its "
                 "weights: save_weights, or tf.train.Checkpoint(distribution=...)."
             )
-        arguments = keras.saving.serialize_keras_object(dict(arguments))
-        return {"name": self.name, "builder": registered, "arguments": arguments}
+        arguments = {key: _as_saved(value) for key, value in arguments.items()}
+        return {
+            "name": self.name,
+            "builder": registered,
+            "arguments": keras.saving.serialize_keras_object(arguments),
+            "frozen": [v.name for v in self.flow_variables if not v.trainable],
+        }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
@@ -339,58 +341,32 @@ class FlowModel(keras.Model):
                 "module that decorates it with keras.saving.register_keras_serializable()."
             )
         arguments = keras.saving.deserialize_keras_object(config["arguments"])
-        return cls(builder, name=config["name"], **arguments)
+        model = cls(builder, name=config["name"], **arguments)
+        for variable in model.flow_variables if "frozen" in config else []:
+            variable.trainable = variable.name not in config["frozen"]
+        return model
+
+    def export(
+        self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs
+    ):
+        """As `keras.Model.export`: what it serves is the log-probability.
+
+        By default it takes batches of x, or of pairs (x, condition) with vectors for conditions.
+        """
+        if input_signature is None:
+            input_signature = self._pairs.signature()
+        return super().export(filepath, format, verbose, input_signature, **kwargs)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Nothing: all is built. Over several machines Keras's own fails on pairs (3.15)."""
 
-    def _check_targets(self, x, y):
-        """Raises an error if the condition, Keras's target, is given where it does not belong."""
-        if y is not None and isinstance(x, (tf.data.Dataset, keras.utils.PyDataset)):
-            raise ValueError(
-                f"{self.name}: conditions of a data set belong into it, as pairs (x, condition); "
-                "got them beside it."
-            )
-        if y is not None:
-            self._check_takes_condition("fit")
-
-    def _check_takes_condition(self, method):
-        if not self._is_conditional:
-            raise ValueError(
-                f"{self.name}.{method}: no layer of the flow takes a condition, and it was given "
-                "one: leave it out, or make a conditional flow, as by tic.glow(..., "
-                "conditional=10)."
-            )
-
-    def _paired(self, batch):
-        """A batch of Keras's, (x, condition, weights) being ((x, condition), None, weights)."""
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
-        if self._is_conditional and not isinstance(x, (tuple, list)):
-            x = x if y is None else (x, y)
-        elif y is not None and sample_weight is None:
-            self._check_takes_condition("fit")
-        # With weights Keras wants a target, whatever it is.
-        self._split(x)
-        return x, None, sample_weight
-
-    def _split(self, inputs):
-        """x and its condition, None where the flow takes none."""
-        is_pair = isinstance(inputs, (tuple, list)) and len(inputs) == 2
-        if self._is_conditional and not is_pair:
-            raise ValueError(
-                f"{self.name}: the flow is conditional and needs pairs (x, condition): "
-                "fit(x, condition) or a data set of such pairs; got only x."
-            )
-        if is_pair and not self._is_conditional:
-            self._check_takes_condition("call")
-        return inputs if is_pair else (inputs, None)
-
-    def _vectors(self, condition, batch_rank, method="call"):
-        caller = f"{self.name}.{method}"
-        vectors = _conditions.vectors(condition, batch_rank, self._condition_size, caller)
-        # A network that does not say how many classes there are gets its labels as they are.
-        return vectors if vectors.dtype.is_integer else tf.cast(vectors, self.distribution.dtype)
-
 
 def _weighted(log_prob, sample_weight):
     return log_prob if sample_weight is None else log_prob * tf.cast(sample_weight, log_prob.dtype)
+
+
+def _as_saved(argument):
+    """A dtype by its name: NumPy's classes are not read back by Keras."""
+    is_class = isinstance(argument, type) and issubclass(argument, np.generic)
+    is_dtype = is_class or isinstance(argument, (np.dtype, tf.DType))
+    return tf.as_dtype(argument).name if is_dtype else argument

@@ -99,6 +99,16 @@ def check_built(network, layer):
         )
 
 
+def check_input(network, x, layer):
+    """Raises a ValueError if a Keras model was made for inputs of another shape than x."""
+    inputs = getattr(network, "inputs", None)
+    if inputs and not x.shape.is_compatible_with(inputs[0].shape):
+        raise ValueError(
+            f"{layer}: its network {network.name!r} was made for inputs of shape "
+            f"{inputs[0].shape[1:]}; got {x.shape[1:]}, of an event of another shape."
+        )
+
+
 def variables(networks):
     """The `tf.Variable`s of those networks that are Keras layers."""
     layers = [network for network in networks if isinstance(network, keras.Layer)]

@@ -1,5 +1,7 @@
 """Coupling over channels: each part is transformed given the parts before it."""
 
+import contextlib
+
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -115,8 +117,11 @@ class ChannelCoupling(OnePassBijector):
         parts = self._split(y)
         values, log_dets = [parts[0]], []
         for i, network in enumerate(self.networks):
-            bijector = self._part_bijector(network, parts[: i + 1], condition)
-            values.append(self._checked(bijector.inverse(parts[i + 1]), parts[i + 1], i))
+            outputs = self._outputs(network, parts[: i + 1], condition)
+            with self._explained(i, outputs, parts[i + 1]):
+                bijector = self.bijector_fn(outputs)
+                value = bijector.inverse(parts[i + 1])
+            values.append(self._checked(value, parts[i + 1], i))
             log_dets.append(
                 bijector.inverse_log_det_jacobian(parts[i + 1], self.inverse_min_event_ndims)
             )
@@ -126,8 +131,11 @@ class ChannelCoupling(OnePassBijector):
         parts = self._split(x)
         values, log_dets = [parts[0]], []
         for i, network in enumerate(self.networks):
-            bijector = self._part_bijector(network, values, condition)
-            values.append(self._checked(bijector.forward(parts[i + 1]), parts[i + 1], i))
+            outputs = self._outputs(network, values, condition)
+            with self._explained(i, outputs, parts[i + 1]):
+                bijector = self.bijector_fn(outputs)
+                value = bijector.forward(parts[i + 1])
+            values.append(self._checked(value, parts[i + 1], i))
             log_dets.append(
                 bijector.forward_log_det_jacobian(parts[i + 1], self.forward_min_event_ndims)
             )
@@ -144,12 +152,13 @@ class ChannelCoupling(OnePassBijector):
             )
         return tf.split(x, part_sizes(x.shape[-1], count), -1)
 
-    def _part_bijector(self, network, seen, condition):
+    def _outputs(self, network, seen, condition):
         x = seen[0] if len(seen) == 1 else tf.concat(seen, -1)
         ndims = self.forward_min_event_ndims
         batch = tf.shape(x)[:-ndims]
         flat = tf.reshape(x, tf.concat([[-1], tf.shape(x)[-ndims:]], 0))
         flat.set_shape([None, *x.shape[-ndims:]])
+        nets.check_input(network, flat, self.name)
         if condition is not None:
             size = self.condition_size
             condition = _conditions.vectors(condition, batch.shape[0], size, self.name)
@@ -161,7 +170,18 @@ class ChannelCoupling(OnePassBijector):
         h = h[:0] if is_empty else h
         outputs = tf.reshape(h, tf.concat([batch, tf.shape(h)[1:]], 0))
         outputs.set_shape(x.shape[:-ndims] + h.shape[1:])
-        return self.bijector_fn(outputs)
+        return outputs
+
+    @contextlib.contextmanager
+    def _explained(self, i, outputs, part):
+        """Says that errors of the bijector of a part are about what its network returned."""
+        try:
+            yield
+        except (ValueError, tf.errors.InvalidArgumentError) as error:
+            raise ValueError(
+                f"{self.name}: network {i} returned shape {outputs.shape}, of which no bijector "
+                f"of a part of shape {part.shape} can be made: {error}"
+            ) from error
 
     def _checked(self, value, part, i):
         if not value.shape.is_compatible_with(part.shape):
