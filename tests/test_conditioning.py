@@ -151,3 +151,127 @@ def test_a_condition_passes_by_name_through_a_plain_chain():
     x, context = tf.ones([3, 4, 4, 2]), tf.constant([1.0, -1.0])
     by_name = chain.inverse(x, affine_coupling={"condition": context})
     np.testing.assert_allclose(by_name, coupling.inverse(x / 2.0, condition=context), rtol=1e-6)
+
+
+AS_LABELS = {
+    "uint8": lambda labels: labels.astype(np.uint8),
+    "uint16": lambda labels: labels.astype(np.uint16),
+    "int64": lambda labels: labels.astype(np.int64),
+    "[N, 1]": lambda labels: labels[:, np.newaxis],
+    "integer one-hot": lambda labels: np.eye(3, dtype=np.int64)[labels],
+    "boolean one-hot": lambda labels: np.eye(3, dtype=bool)[labels],
+    "float one-hot": lambda labels: np.eye(3)[labels],
+}
+
+
+@pytest.mark.parametrize("kind", AS_LABELS)
+def test_labels_of_every_kind(flow, kind):
+    labels = np.array([2, 0, 1, 2], np.int32)
+    x = events(flow, 4)
+    expected = flow.log_prob(x, **conditional(labels))
+    given = AS_LABELS[kind](labels)
+    for each in (flow.log_prob, tf.function(flow.log_prob)):
+        log_prob = each(tf.identity(x), **conditional(given))
+        np.testing.assert_allclose(log_prob, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_label_of_no_class_is_an_error(flow, label):
+    x, labels = events(flow, 3), np.array([0, label, 1], np.int32)
+    message = rf"coupling: labels must be from 0 to 2; got.*{label}"
+    with pytest.raises(ValueError, match=message):
+        flow.log_prob(x, **conditional(labels))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        tf.function(lambda c: flow.log_prob(x, **conditional(c)))(tf.constant(labels))
+
+
+def two_couplings():
+    """The first two layers, and what stands around them and passes the condition on."""
+    return [
+        away_from_initial(tic.AffineCoupling.trainable([4, 4, 2], condition_size=2, seed=i))
+        for i in range(2)
+    ]
+
+
+AROUND = {
+    "Invert": lambda layers: [tfb.Invert(tfb.Invert(layer)) for layer in layers],
+    "Chain": lambda layers: [tfb.Chain(layers)],
+    "chains of one name": lambda layers: [tfb.Chain([layer], name="one") for layer in layers],
+    "ConditionalChain": lambda layers: [tic.ConditionalChain(layers)],
+    "PartialChannels": lambda layers: [tic.PartialChannels(tfb.Chain(layers), 2)],
+    "Invert of Chain": lambda layers: [tfb.Invert(tfb.Chain([tfb.Invert(tfb.Chain(layers))]))],
+}
+
+
+@pytest.mark.parametrize("kind", AROUND)
+def test_a_condition_reaches_layers_in_bijectors_of_tfp(kind):
+    layers = two_couplings()
+    x, labels = tf.random.stateless_normal([3, 4, 4, 2], [0, 0]), tf.constant([0, 1, 1])
+    z = layers[1].inverse(layers[0].inverse(x, condition=labels), condition=labels)
+    chain = tic.ConditionalChain(AROUND[kind](layers))
+    assert chain.takes_condition
+    np.testing.assert_allclose(chain.inverse(x, condition=labels), z, rtol=1e-5)
+    np.testing.assert_allclose(
+        chain.forward(tf.identity(z), condition=labels), x, rtol=1e-4, atol=1e-5
+    )
+    # A FlowModel needs no ConditionalChain around them.
+    base = tfd.Sample(tfd.Normal(0.0, 1.0), [4, 4, 2])
+    plain = tic.FlowModel(tfd.TransformedDistribution(base, tfb.Chain(AROUND[kind](layers))))
+    log_prob = tfd.TransformedDistribution(base, chain).log_prob(x, **conditional(labels))
+    np.testing.assert_allclose(plain((x, labels)), log_prob, rtol=1e-5)
+
+
+def conditional_model():
+    model = tic.FlowModel(tic.conf, event_shape=[2], depth=1, conditional=3, width=4, seed=0)
+    model.compile("adam")
+    return model
+
+
+def test_labels_of_no_class_are_refused_everywhere():
+    model, x = conditional_model(), two_classes(8)[0]
+    labels = np.array([0, 1, 2, 0, 0, 1, 1, 3], np.uint8)  # the wrong one is in the second batch
+    message = r"fit: condition is not a label from 0 to 2"
+    with pytest.raises(ValueError, match=message + r" at index \(7,\): 3"):
+        model.fit(x, labels, batch_size=4, verbose=0)
+    data = tf.data.Dataset.from_tensor_slices((x, labels)).batch(4)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        model.fit(data, verbose=0)
+    for given in [(x, labels), (data,)]:
+        with pytest.raises(tf.errors.InvalidArgumentError, match="labels must be from 0 to 2"):
+            model.evaluate(*given, verbose=0)
+    with pytest.raises(ValueError, match="train_on_batch: condition is not a label"):
+        model.train_on_batch(x, labels)
+    with pytest.raises(ValueError, match="labels must be from 0 to 2; got 7"):
+        model.sample(2, condition=7)
+
+
+def test_fit_takes_labels_in_a_column():
+    model, (x, labels) = conditional_model(), two_classes(8)
+    expected = model.evaluate(x, labels, verbose=0)
+    for kind in ("[N, 1]", "integer one-hot"):
+        given = AS_LABELS[kind](labels)
+        model.compile("adam")  # to be traced for labels of another rank
+        np.testing.assert_allclose(model.evaluate(x, given, verbose=0), expected, rtol=1e-5)
+
+
+def test_a_condition_that_would_be_dropped_is_an_error():
+    x, labels = two_classes(8)
+    data = tf.data.Dataset.from_tensor_slices((x, labels)).batch(4)
+    model = conditional_model()
+    with pytest.raises(ValueError, match="conditions of a data set belong into it"):
+        model.fit(data.map(lambda x, y: x), labels, verbose=0)
+    model = tic.FlowModel(tic.conf, event_shape=[2], depth=1, width=4)
+    model.compile("adam")
+    for call in [
+        lambda: model.fit(x, labels, verbose=0),
+        lambda: model.fit(data, verbose=0),
+        lambda: model.fit((x, labels), verbose=0),
+        lambda: model.evaluate(x, labels, verbose=0),
+        lambda: model.evaluate(data, verbose=0),
+        lambda: model.train_on_batch(x, labels),
+        lambda: model.predict((x, labels), verbose=0),
+        lambda: model.sample(2, condition=1),
+        lambda: model((x, labels)),
+    ]:
+        with pytest.raises(ValueError, match="no layer of the flow takes a condition"):
+            call()

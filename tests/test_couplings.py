@@ -278,3 +278,19 @@ def test_partial_channels_transforms_only_the_first():
         layer.inverse(tf.ones([4, 4, 0]))
     with pytest.raises(ValueError, match="must keep height and width"):
         tic.PartialChannels(tic.Squeeze(), 1).inverse(tf.ones([4, 4, 3]))
+
+
+@pytest.mark.parametrize("outputs", [1, 3, 6])
+@pytest.mark.parametrize("direction", ["inverse", "forward"])
+def test_a_network_with_a_wrong_number_of_outputs_is_named(outputs, direction):
+    coupling = tic.AffineCoupling(tic.networks.conv_net([4, 4, 2], outputs, width=4))
+    message = rf"affine_coupling: network 0 returned shape \(5, 4, 4, {outputs}\), of which no"
+    with pytest.raises(ValueError, match=message):
+        getattr(coupling, direction)(tf.ones([5, 4, 4, 4]))
+
+
+def test_a_wrong_size_of_image_is_not_blamed_on_a_keras_layer():
+    coupling = tic.AffineCoupling.trainable([4, 4, 4], width=4)
+    message = r"affine_coupling: its network .* inputs of shape \(4, 4, 2\); got \(6, 4, 2\)"
+    with pytest.raises(ValueError, match=message):
+        coupling.inverse(tf.ones([5, 6, 4, 4]))

@@ -265,7 +265,7 @@ def test_sample_images_are_of_the_same_latents(tmp_path):
 
 
 def test_sample_images_every_must_be_positive(tmp_path):
-    with pytest.raises(ValueError, match="SampleImages: every must be at least 1; got 0"):
+    with pytest.raises(ValueError, match="SampleImages: `every` must be a positive integer; got 0"):
         tic.callbacks.SampleImages(tmp_path, every=0)
 
 
@@ -298,3 +298,41 @@ def test_the_masked_autoregressive_flow_of_tfp_trains():
     assert len(before) == 4 + 1
     for value, variable in zip(before, trained.trainable_variables, strict=True):
         assert np.any(value != variable.numpy()), variable.name
+
+
+def test_freezing_is_followed_both_ways():
+    network = tic.networks.mlp([2], 2, width=4, seed=0)
+    chain = tfb.Chain([tic.ActNorm.trainable([3]), tic.AffineCoupling(network, event_ndims=1)])
+    base = tfd.MultivariateNormalDiag([0.0, 0.0, 0.0])
+    trained = tic.FlowModel(tfd.TransformedDistribution(base, chain))
+    for frozen in (True, False):
+        network.trainable = not frozen
+        trained.compile(keras.optimizers.SGD(0.1))
+        before = network.get_weights()
+        losses(trained, epochs=1)
+        assert len(trained.trainable_variables) == 2 + (0 if frozen else 6)
+        changed = [np.any(a != b) for a, b in zip(before, network.get_weights(), strict=True)]
+        assert np.any(changed) != frozen
+    trained.flow_variables[-1].trainable = False
+    assert sum(not v.trainable for v in network.variables) == 1
+
+
+def test_two_flow_models_in_one_model():
+    flows = [tic.FlowModel(small_flow, seed=seed) for seed in range(2)]
+    for flow in flows:
+        flow.initialize(data())
+    inputs = keras.Input([3])
+    both = keras.Model(inputs, keras.layers.Add()([flow(inputs) for flow in flows]))
+    expected = sum(flow(data()) for flow in flows)
+    np.testing.assert_allclose(both.predict(data(), verbose=0), expected, rtol=1e-5)
+    assert len(both.trainable_variables) == sum(len(flow.trainable_variables) for flow in flows)
+    assert tic.FlowModel(small_flow, seed=0, name="mine").name == "mine"
+
+
+def test_a_constant_that_is_nan_is_an_error():
+    shift = tfb.Shift(tf.constant([0.0, np.nan]))
+    for layer in (shift, tic.ActNorm(tf.constant([np.nan]), tf.constant([0.0]))):
+        chain = tfb.Chain([tfb.Invert(layer), tfb.Scale(tf.Variable(1.0))])
+        flow = tfd.TransformedDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), [2]), chain)
+        with pytest.raises(ValueError, match="`shift` must not be NaN"):
+            tic.FlowModel(flow)

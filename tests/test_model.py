@@ -119,7 +119,7 @@ def test_temperature_of_a_glow_with_a_condition():
 @pytest.mark.parametrize("temperature", [-0.1, float("nan")])
 def test_negative_temperature(temperature):
     model = tic.FlowModel(small_glow())
-    with pytest.raises(ValueError, match="flow_model.sample: the temperature must be at least 0"):
+    with pytest.raises(ValueError, match="flow_model.*sample: the temperature must be at least 0"):
         model.sample(2, temperature=temperature)
 
 
@@ -134,7 +134,7 @@ def test_samples_that_are_not_finite_are_counted():
     scale = tf.Variable([[1.0, 1.0], [np.inf, 1.0]])
     flow = tfd.TransformedDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), [2]), tfb.Scale(scale))
     model = tic.FlowModel(flow)
-    with pytest.warns(RuntimeWarning, match="flow_model.sample: 3 of 6 samples are not finite"):
+    with pytest.warns(RuntimeWarning, match="flow_model.*sample: 3 of 6 samples are not finite"):
         model.sample(3, seed=0)
     scale.assign(tf.ones_like(scale))
     model.sample(3, seed=0)  # a warning would be an error here
@@ -250,3 +250,207 @@ def test_other_data_are_refused_by_their_type():
 def test_an_empty_data_set_is_an_error(empty):
     with pytest.raises(ValueError, match="there are no data"):
         compiled(small_glow()).fit(empty, verbose=0)
+
+
+@pytest.mark.parametrize("arguments", [("adam", "mse"), ()])
+def test_there_is_no_loss_to_choose(arguments):
+    options = {} if arguments else {"loss": keras.losses.MeanSquaredError()}
+    with pytest.raises(ValueError, match="compile: there is no loss to choose"):
+        tic.FlowModel(normal()).compile(*arguments, **options)
+
+
+def test_sample_weights_weigh_bits_per_dim_as_they_do_the_loss():
+    model, x = compiled(normal()), np.array([[1.0, 1.5], [4.0, 4.5], [0.5, 0.5]], np.float32)
+    options = dict(sample_weight=np.array([0.5, 2.0, 7.0], np.float32), batch_size=2, verbose=0)
+    results = model.evaluate(x, return_dict=True, **options)
+    np.testing.assert_allclose(
+        results["bits_per_dim"], results["loss"] / (2 * np.log(2)), rtol=1e-6
+    )
+
+
+def act_norms(model):
+    return [m for m in model.distribution.submodules if isinstance(m, tic.ActNorm)]
+
+
+def gradients(model, x, **options):
+    with tf.GradientTape() as tape:
+        loss = -tf.reduce_mean(model(x, **options))
+    return tape.gradient(loss, model.trainable_variables)
+
+
+def fitted_by_an_outer_model(model, x):
+    inputs = keras.Input(x.shape[1:])
+    outer = keras.Model(inputs, model(inputs))
+    outer.compile("sgd", loss=lambda _, log_prob: -tf.reduce_mean(log_prob))
+    outer.fit(x, x, verbose=0)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        lambda model, x: model.train_on_batch(x),
+        lambda model, x: gradients(model, x, training=True),
+    ],
+    ids=["train_on_batch", "eager loop with training=True"],
+)
+def test_act_norms_are_fitted_where_training_starts(start):
+    model, x = compiled(small_glow(), rate=0.0), images()
+    start(model, tf.constant(x))
+    expected = compiled(small_glow())
+    expected.initialize(x)
+    for norm, other in zip(act_norms(model), act_norms(expected), strict=True):
+        assert not norm.is_identity
+        np.testing.assert_allclose(norm.shift, other.shift, rtol=1e-5)
+        np.testing.assert_allclose(norm.log_scale, other.log_scale, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [gradients, tf.function(gradients), fitted_by_an_outer_model],
+    ids=["eager loop", "loop in a function", "outer model"],
+)
+def test_act_norms_that_nobody_fitted_say_so(start):
+    model, x = tic.FlowModel(small_glow()), images()
+    with pytest.warns(RuntimeWarning, match="act_norm: training starts, and it is still the ide"):
+        start(model, tf.constant(x))
+    model.initialize(x)
+    start(model, tf.constant(x))  # a warning would be an error here
+
+
+def test_metrics_without_a_target_say_what_they_get():
+    model, x = tic.FlowModel(normal()), np.random.default_rng(0).normal(size=[8, 2])
+    model.compile("adam", metrics=["mae"])
+    with pytest.raises(ValueError, match="a metric given to `compile` fails with no target"):
+        model.evaluate(x, sample_weight=np.ones(8), verbose=0)
+
+    def nats(y_true, y_pred):
+        assert y_true is None
+        return -tf.reduce_mean(y_pred)
+
+    model.compile("adam", metrics=[nats])
+    results = model.evaluate(x, verbose=0, return_dict=True)
+    np.testing.assert_allclose(results["nats"], results["loss"], rtol=1e-6)
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, *arrays):
+        super().__init__()
+        self.arrays = arrays
+
+    def __len__(self):
+        return -(-len(self.arrays[0]) // 4)
+
+    def __getitem__(self, index):
+        return tuple(array[4 * index : 4 * index + 4] for array in self.arrays)
+
+
+def from_arrays(*arrays):
+    return tf.data.Dataset.from_tensor_slices(arrays).batch(4)
+
+
+BATCHED = {
+    "arrays": lambda x, c, w: ((x, c), {"sample_weight": w, "batch_size": 4, "shuffle": False}),
+    "pair": lambda x, c, w: (((x, c),), {"sample_weight": w, "batch_size": 4, "shuffle": False}),
+    "tf.data": lambda x, c, w: ((from_arrays(x, c, w),), {}),
+    "PyDataset": lambda x, c, w: ((Batches(x, c, w),), {}),
+}
+
+
+@pytest.mark.parametrize("part", ["x", "condition", "sample_weight"])
+@pytest.mark.parametrize("kind", BATCHED)
+def test_a_nan_anywhere_in_the_data_is_an_error_before_it_is_learned(kind, part):
+    flow = tic.conf([2], 1, conditional=2, width=4, seed=0)
+    model = compiled(flow)
+    rng = np.random.default_rng(0)
+    data = {"x": rng.normal(size=[8, 2]), "condition": rng.normal(size=[8, 2])}
+    data = {k: v.astype(np.float32) for k, v in {**data, "sample_weight": np.ones(8)}.items()}
+    data[part][6] = np.nan
+    arguments, options = BATCHED[kind](*data.values())
+    place = "batch 1|batch.*1" if kind in ("tf.data", "PyDataset") else "index"
+    errors = (ValueError, tf.errors.InvalidArgumentError)
+    with pytest.raises(errors, match=f"{part} is not finite.*({place})"):
+        model.fit(*arguments, verbose=0, **options)
+    assert all(np.all(np.isfinite(variable)) for variable in model.variables)
+
+
+def test_initialize_refuses_a_nan():
+    x = images(4)
+    x[1, 2, 3, 0] = np.nan
+    with pytest.raises(ValueError, match=r"initialize: x is not finite at index \(1, 2, 3, 0\)"):
+        tic.FlowModel(small_glow()).initialize(x)
+    with pytest.raises(ValueError, match="act_norm: the mean or the variance of the data is not"):
+        tic.ActNorm.trainable([8, 8, 1]).initialize(x)
+
+
+def test_an_act_norm_is_initialised_from_an_array():
+    norm, x = tic.ActNorm.trainable([8, 8, 1], dtype=tf.float64), images(4)
+    norm.initialize(x)
+    np.testing.assert_allclose(norm.shift, [-x.mean(dtype=np.float64)], rtol=1e-6)
+
+
+def test_early_stopping_knows_that_fewer_bits_are_better():
+    model, x = compiled(normal(), rate=0.1), 3.0 + images(8)[:, 0, :2, 0] / 100
+    for monitor in ("bits_per_dim", "val_bits_per_dim"):
+        stop = keras.callbacks.EarlyStopping(monitor, patience=2)
+        history = model.fit(
+            x, validation_data=(x, None), epochs=6, callbacks=[stop], verbose=0
+        ).history
+        assert history[monitor][-1] < history[monitor][0]
+        assert len(history[monitor]) == 6
+
+
+def test_an_unbatched_data_set_is_an_error():
+    model = compiled(small_glow())
+    data = tf.data.Dataset.from_tensor_slices(images(4))
+    message = r"events of shape \(8, 8, 1\), and x is a single event. .*dataset.batch\(64\)"
+    for call in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match=message):
+            call(data, verbose=0)
+    model = compiled(normal([]))
+    with pytest.raises(ValueError, match="x is a single event"):
+        model.fit(tf.data.Dataset.from_tensor_slices(np.ones(4, np.float32)), verbose=0)
+
+
+@pytest.mark.parametrize("size", [(4, 8, 1), (8, 8, 3)])
+def test_events_of_another_shape_are_an_error(size):
+    model, x = compiled(small_glow()), np.zeros([4, *size], np.float32)
+    for call in (model.fit, model.evaluate, model.predict):
+        with pytest.raises(ValueError, match=r"needs batches of events of shape \(8, 8, 1\); got"):
+            call(x, verbose=0)
+
+
+def test_whole_pixels_are_refused_with_what_to_do():
+    model, x = compiled(small_glow()), images(4).astype(np.uint8)
+    for call in (model.fit, model.evaluate, model.predict):
+        with pytest.raises(TypeError, match=r"needs float32, and x is uint8.*dequantize\(x\)") as e:
+            call(x, verbose=0)
+        assert len(str(e.value)) < 500  # no page of pixels
+
+
+VALUES = {
+    "whole": (lambda x: np.round(x), "whole numbers.*Add noise to them: tic.data.dequantize"),
+    "scaled to [0, 1]": (lambda x: x / 256, r"from 0\.\d+ to 0\.\d+, and this is a flow of pixel"),
+    "scaled to [-1, 1]": (lambda x: x / 128 - 1, "flow of pixel values from 0 to 256"),
+    "far above": (lambda x: 8 * x, "flow of pixel values from 0 to 256"),
+}
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_fit_warns_once_of_values_it_would_learn_an_absurd_density_of(kind):
+    model, x = compiled(small_glow(), rate=1e-3), images(8)
+    change, message = VALUES[kind]
+    with pytest.warns(UserWarning, match=message) as warned:
+        model.fit(change(x), epochs=2, batch_size=4, verbose=0)
+    assert len(warned) == 1
+    model.fit(tic.data.dequantize(np.round(x)), verbose=0)  # here a warning would be an error
+
+
+def test_flows_of_any_values_take_any_scale():
+    x = np.random.default_rng(0).normal(size=[8, 2]).astype(np.float32)
+    model = compiled(tic.conf([2], 1, width=4))
+    model.fit(1e-3 * x, verbose=0)
+    with pytest.warns(UserWarning, match="whole numbers"):
+        model.fit(np.round(10 * x), verbose=0)
+    # Whole numbers are what a discrete distribution is of.
+    rate = tfp.util.TransformedVariable(1.0, tfb.Exp())
+    compiled(tfd.Poisson(rate)).fit(np.array([1.0, 0.0, 3.0], np.float32), verbose=0)

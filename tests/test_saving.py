@@ -52,7 +52,7 @@ np.save(r"{tmp_path / "log_prob.npy"}", model.predict(x, verbose=0))
     "builder, arguments, x",
     [
         (tic.conf, {"conditional": 3}, (images(), np.arange(8) % 3)),
-        (tic.conf, {"event_shape": [5]}, np.ones([8, 5], np.float32)),
+        (tic.conf, {"event_shape": [5]}, np.full([8, 5], 0.5, np.float32)),
         (tic.glow, {"levels": 1, "dtype": "float64"}, images().astype(np.float64)),
     ],
 )
@@ -72,7 +72,7 @@ def test_saved_and_loaded_it_has_equal_log_probabilities(tmp_path, builder, argu
 def test_any_registered_builder_can_be_saved(tmp_path):
     model = tic.FlowModel(scaled_normal, size=2)
     model.compile("adam")
-    x = np.ones([4, 2], np.float32)
+    x = np.full([4, 2], 0.5, np.float32)
     model.fit(x, verbose=0)
     model.save(tmp_path / "normal.keras")
     loaded = keras.saving.load_model(tmp_path / "normal.keras")
@@ -143,3 +143,58 @@ def test_export_serves_the_density(tmp_path):
     loaded = tf.saved_model.load(tmp_path / "exported")
     served = loaded.serve(tf.constant(images()))
     np.testing.assert_allclose(served, model.predict(images(), verbose=0), rtol=1e-5)
+
+
+def test_frozen_variables_stay_frozen_and_the_optimizer_goes_on(tmp_path):
+    model = tic.FlowModel(tic.glow, event_shape=[4, 4, 1], levels=1, depth=1, width=4, seed=0)
+    model.distribution.bijector.bijectors[-2].network.trainable = False
+    next(v for v in model.flow_variables if v.name.endswith("act_norm.shift")).trainable = False
+    model.compile(keras.optimizers.Adam(0.01))
+    model.fit(images(), verbose=0)
+    frozen = [v.name for v in model.non_trainable_variables]
+    assert len(frozen) == 6 + 1 and len(model.trainable_variables) > 3
+    model.save(tmp_path / "flow.keras")
+    loaded = keras.saving.load_model(tmp_path / "flow.keras")
+    assert [v.name for v in loaded.non_trainable_variables] == frozen
+    pairs = zip(loaded.optimizer.variables, model.optimizer.variables, strict=True)
+    assert all(np.array_equal(a, b) for a, b in pairs)
+    losses = [each.fit(images(), verbose=0).history["loss"] for each in (model, loaded)]
+    np.testing.assert_array_equal(*losses)
+    # And unfrozen, where the builder freezes.
+    config = {**model.get_config(), "frozen": []}
+    assert not tic.FlowModel.from_config(config).non_trainable_variables
+
+
+SAVED = {
+    "np.float64": {"dtype": np.float64},
+    "np.dtype": {"dtype": np.dtype("float64")},
+    "tf.float64": {"dtype": tf.float64},
+    "array": {"event_shape": np.array([4, 4, 1])},
+    "TensorShape": {"event_shape": tf.TensorShape([4, 4, 1])},
+    "ints of NumPy": {"levels": np.int64(1), "seed": np.int32(1)},
+}
+
+
+@pytest.mark.parametrize("kind", SAVED)
+def test_arguments_of_a_builder_are_read_back(tmp_path, kind):
+    arguments = {"event_shape": [4, 4, 1], "levels": 1, "depth": 1, "width": 4, **SAVED[kind]}
+    model = tic.FlowModel(tic.glow, **arguments)
+    model.save(tmp_path / "flow.keras")
+    loaded = keras.saving.load_model(tmp_path / "flow.keras")
+    assert loaded.distribution.dtype == model.distribution.dtype
+    for variable, expected in zip(loaded.flow_variables, model.flow_variables, strict=True):
+        np.testing.assert_array_equal(variable, expected)
+
+
+@pytest.mark.parametrize("conditional", [None, 2])
+def test_export_after_fit_needs_no_signature(tmp_path, conditional):
+    model = tic.FlowModel(tic.conf, event_shape=[3], depth=1, width=4, conditional=conditional)
+    model.compile("adam")
+    x = np.random.default_rng(0).normal(size=[8, 3]).astype(np.float32)
+    labels = None if conditional is None else np.arange(8) % 2
+    model.fit(x, labels, verbose=0)
+    model.export(tmp_path / "exported", verbose=False)
+    loaded = tf.saved_model.load(tmp_path / "exported")
+    given = tf.constant(x) if labels is None else (tf.constant(x), tf.one_hot(labels, 2))
+    expected = model(x if labels is None else (x, labels))
+    np.testing.assert_allclose(loaded.serve(given), expected, rtol=1e-5)

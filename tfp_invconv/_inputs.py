@@ -1,52 +1,141 @@
-"""The data that `fit` is given: checks, the first batch, stand-in targets."""
+"""The data that a FlowModel is given: checks, the first batch, stand-in targets."""
+
+import warnings
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 
-def checked(x, caller):
-    """The data, with an error at the first number that is not finite."""
+def checked(data, classes, caller):
+    """x of the data (x, y, sample_weight), with an error at their first wrong number.
+
+    That is one that is not finite, or a label of none of so many classes, if any. What makes its
+    batches later, a data set, is returned as one that checks each of them.
+    """
+    x = data[0]
     if isinstance(x, tf.data.Dataset):
         return x.enumerate().map(
-            lambda i, batch: _checked_batch(i, batch, caller), num_parallel_calls=tf.data.AUTOTUNE
+            lambda i, batch: _checked_batch(i, batch, classes, caller),
+            num_parallel_calls=tf.data.AUTOTUNE,
         )
-    events = tf.nest.flatten(x)[0]
-    if isinstance(events, (np.ndarray, tf.Tensor)):
-        bad = np.argwhere(~np.isfinite(events))
-        if len(bad):
-            where = tuple(int(i) for i in bad[0])
-            raise ValueError(f"{caller}: x is not finite at index {where}: {events[where]}.")
+    if isinstance(x, keras.utils.PyDataset):
+        return _CheckedPyDataset(x, classes, caller)
+    check_batch(data, classes, caller)
     return x
 
 
-def _checked_batch(index, batch, caller):
-    x = tf.nest.flatten(batch)[0]
-    finite = tf.math.is_finite(x)
-    where = tf.where(~finite)[:1]
-    message = [f"{caller}: x is not finite in batch", index, "at index", where]
-    check = tf.debugging.Assert(tf.reduce_all(finite), message, summarize=10)
-    with tf.control_dependencies([check]):
+def check_batch(batch, classes, caller, place=""):
+    """Raises a ValueError at the first wrong number of (x, y, sample_weight)."""
+    for name, part, is_right, needs in _requirements(batch, classes):
+        wrong = np.argwhere(~np.asarray(is_right))
+        if len(wrong):
+            where = tuple(int(i) for i in wrong[0])
+            raise ValueError(
+                f"{caller}: {name} is not {needs} {place}at index {where}: {part[where]}."
+            )
+
+
+def _checked_batch(index, batch, classes, caller):
+    checks = []
+    for name, _, is_right, needs in _requirements(batch, classes):
+        message = [f"{caller}: {name} is not {needs} in batch", index, "at index"]
+        message.append(tf.where(~is_right)[:1])
+        checks.append(tf.debugging.Assert(tf.reduce_all(is_right), message, summarize=10))
+    with tf.control_dependencies(checks):
         return tf.nest.map_structure(tf.identity, batch)
 
 
-def first_batch(x, y, batch_size, caller):
-    """The first batch, as Keras has it: (x,), (x, y) or with weights."""
+def _requirements(batch, classes):
+    """For each part of a batch (name, part, where it is what it must be, what that is)."""
+    for name, part in _parts(batch):
+        if not isinstance(part, (np.ndarray, tf.Tensor)):
+            continue
+        dtype = tf.as_dtype(part.dtype)
+        if dtype.is_floating:
+            is_finite = tf.math.is_finite if tf.is_tensor(part) else np.isfinite
+            yield name, part, is_finite(part), "finite"
+        elif name == "condition" and classes and dtype.is_integer:
+            labels = tf.cast(part, tf.int64)
+            is_class = (labels >= 0) & (labels < classes)
+            yield name, part, is_class, f"a label from 0 to {classes - 1}"
+
+
+def _parts(batch):
+    """[(name, array)] of all that a batch consists of; the target is the condition."""
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+    names = {"condition": y, "sample_weight": sample_weight}
+    x, *condition = tf.nest.flatten(x)
+    parts = [("x", x), *(("condition", part) for part in condition)]
+    return parts + [(name, part) for name, part in names.items() if part is not None]
+
+
+class _CheckedPyDataset(keras.utils.PyDataset):
+    """Another one, whose batches are checked."""
+
+    def __init__(self, data, classes, caller):
+        super().__init__(data.workers, data.use_multiprocessing, data.max_queue_size)
+        self._data, self._classes, self._caller = data, classes, caller
+
+    def __getitem__(self, index):
+        batch = self._data[index]
+        check_batch(batch, self._classes, self._caller, f"in batch {index} ")
+        return batch
+
+    @property
+    def num_batches(self):
+        return self._data.num_batches
+
+    def on_epoch_begin(self):
+        self._data.on_epoch_begin()
+
+    def on_epoch_end(self):
+        self._data.on_epoch_end()
+
+
+def first_batch(data, batch_size, caller):
+    """The first batch of (x, y, sample_weight), as Keras has it: (x,), (x, y) or with weights."""
+    x = data[0]
     if isinstance(x, tf.data.Dataset):
         batch = next(iter(x), None)
     elif isinstance(x, keras.utils.PyDataset):
-        batch = x[0] if len(x) else None
+        batch = x[0] if x.num_batches != 0 else None
     elif all(isinstance(part, (np.ndarray, tf.Tensor)) for part in tf.nest.flatten(x)):
-        parts = (x,) if y is None else (x, y)
-        batch = tf.nest.map_structure(lambda part: part[:batch_size], parts)
+        batch = tf.nest.map_structure(
+            lambda part: None if part is None else part[:batch_size], tuple(data)
+        )
     else:
         raise TypeError(
             f"{caller}: needs a tf.data.Dataset, an array or a keras.utils.PyDataset; "
             f"got {type(x)}."
         )
-    if batch is None or len(tf.nest.flatten(batch)[0]) == 0:
+    events = None if batch is None else tf.nest.flatten(batch)[0]
+    if events is None or tuple(events.shape[:1]) == (0,):
         raise ValueError(f"{caller}: there are no data: the first batch is empty.")
     return batch
+
+
+def check_events(batch, distribution, caller):
+    """Raises an error unless x of x or (x, condition) is a batch of events of their dtype."""
+    x = tf.nest.flatten(batch)[0]
+    event, shape = distribution.event_shape, tf.TensorShape(x.shape)
+    dtype = tf.as_dtype(x.dtype)
+    if distribution.dtype.is_floating and not dtype.is_floating:
+        raise TypeError(
+            f"{caller}: needs {distribution.dtype.name}, and x is {dtype.name}. For pixels, "
+            "tic.data.dequantize(x) makes it of them, with the noise that a density needs."
+        )
+    if event.rank is None or shape.rank is None:
+        return
+    if shape.rank <= event.rank and shape.is_compatible_with(event):
+        raise ValueError(
+            f"{caller}: needs batches of events of shape {event}, and x is a single event. "
+            "Is the data set not batched? dataset.batch(64) makes batches."
+        )
+    if not shape[-event.rank or shape.rank :].is_compatible_with(event):
+        raise ValueError(
+            f"{caller}: needs batches of events of shape {event}; got x of shape {shape}."
+        )
 
 
 def targets(x, y, kwargs):
@@ -54,3 +143,28 @@ def targets(x, y, kwargs):
     if y is None and kwargs.get("sample_weight") is not None:
         return np.zeros(len(tf.nest.flatten(x)[0]), np.float32)
     return y
+
+
+def warn_about_values(batch, distribution, caller):
+    """Warns of values that a flow learns an absurd density of: whole, or of another scale."""
+    if not hasattr(distribution, "bijector"):
+        return
+    x = np.asarray(tf.nest.flatten(batch)[0])
+    if np.array_equal(x, np.round(x)):
+        warnings.warn(
+            f"{caller}: the data are whole numbers, of which a flow's density grows without "
+            "bound. Add noise to them: tic.data.dequantize(x).",
+            UserWarning,
+            stacklevel=3,
+        )
+    low, high = getattr(distribution, "data_range", None) or (-np.inf, np.inf)
+    least, most, size = np.min(x), np.max(x), high - low
+    too_narrow = np.isfinite(size) and most - least < size / 64
+    if too_narrow or least < low - size or most > high + size:
+        warnings.warn(
+            f"{caller}: the data are from {least:.4g} to {most:.4g}, and this is a flow of pixel "
+            f"values from {low:g} to {high:g}, in which bits/dim are counted. Undo the scaling of "
+            "the data: tic.data.dequantize(pixels) makes them of uint8.",
+            UserWarning,
+            stacklevel=3,
+        )

@@ -10,7 +10,10 @@ import tensorflow as tf
 
 
 def layers_with_variables(distribution):
-    """[(layer, [(name, variable, trainable), ...]), ...], each variable once, names unique."""
+    """[(layer, [(name, variable, owner), ...]), ...], each variable once, names unique.
+
+    The owner's `trainable` says whether it is trained: a Keras variable of it, or itself.
+    """
     seen, names, rows = set(), collections.Counter(), []
     layers = leaves(getattr(distribution, "bijector", None), "")
     for path, module in [*layers, ("", distribution)]:
@@ -18,14 +21,14 @@ def layers_with_variables(distribution):
         if isinstance(module, collections.abc.Sized):
             rows.append((f"{label} x {len(module)}", []))
             continue
-        for variable, trainable in _variables_in(module):
+        for variable, owner in _variables_in(module):
             if id(variable) in seen:
                 continue
             seen.add(id(variable))
             name = f"{label}.{variable.name.split(':')[0]}".replace("/", ".")
             names[name] += 1
             unique = name if names[name] == 1 else f"{name}_{names[name]}"
-            variables.append((unique, variable, trainable))
+            variables.append((unique, variable, owner))
         if variables or module is not distribution:
             rows.append((label, variables))
     return rows
@@ -48,16 +51,45 @@ def leaves(bijector, path):
         yield path, bijector
 
 
+class FlowVariable(keras.Variable):
+    """A variable of a flow. If it is that of a Keras layer, one is frozen when the other is."""
+
+    def __init__(self, variable, owner, name):
+        self._owner = owner if isinstance(owner, keras.Variable) else None
+        super().__init__(variable, trainable=owner.trainable, name=name)
+
+    @property
+    def trainable(self):
+        """Whether it is trained."""
+        return self._trainable if self._owner is None else self._owner.trainable
+
+    @trainable.setter
+    def trainable(self, value):
+        self._trainable = bool(value)
+        if self._owner is not None:
+            self._owner.trainable = value
+
+
+def check_constants(distribution):
+    """Raises a ValueError if a constant in the distribution or its bijectors is NaN."""
+    for module in (distribution, *distribution.submodules):
+        for argument, value in getattr(module, "parameters", {}).items():
+            constant = tf.get_static_value(value) if tf.is_tensor(value) else value
+            is_array = isinstance(constant, (np.ndarray, np.floating))
+            if is_array and constant.dtype.kind == "f" and np.any(np.isnan(constant)):
+                raise ValueError(f"{module.name}: `{argument}` must not be NaN.")
+
+
 def _variables_in(module):
-    """The (variable, trainable) that `tf.Module` finds, then those in networks and functions."""
-    found = {id(v): (v, v.trainable) for v in module.variables}
+    """The (variable, owner) that `tf.Module` finds, then those in networks and functions."""
+    found = {id(v): (v, v) for v in module.variables}
     for bijector in (module, *module.submodules):
         for part in hidden_in(getattr(bijector, "parameters", {}), set()):
             if isinstance(part, keras.Layer):
                 # A frozen Keras layer says so; its tf.Variable does not.
-                found |= {id(v.value): (v.value, v.trainable) for v in part.variables}
+                found |= {id(v.value): (v.value, v) for v in part.variables}
             else:
-                found.setdefault(id(part), (part, part.trainable))
+                found.setdefault(id(part), (part, part))
     return found.values()
 
 

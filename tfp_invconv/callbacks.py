@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from tfp_invconv import plots
+from tfp_invconv.bijectors import _parameters as params
 
 
 class SampleImages(keras.callbacks.Callback):
@@ -48,8 +49,7 @@ class SampleImages(keras.callbacks.Callback):
         """
         super().__init__()
         for argument, value in (("every", every), ("count", count)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"SampleImages: {argument} must be at least 1; got {value!r}.")
+            params.check_positive_integer(value, argument, "SampleImages")
         self._folder, self._every, self._count = Path(folder), every, count
         self._condition, self._max_value, self._seed = condition, max_value, seed
         self._writer = log_dir and tf.summary.create_file_writer(str(log_dir))

@@ -11,6 +11,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_invconv import _variables
+from tfp_invconv.bijectors import _conditions
+from tfp_invconv.bijectors import _parameters as params
 from tfp_invconv.bijectors.scan import unrolled
 
 tfb = tfp.bijectors
@@ -120,10 +122,11 @@ def condition_report(distribution, x, *, condition=None, seed=0, print_fn=print)
         )
     bijector, base = unrolled(distribution.bijector), distribution.distribution
     x, batch = _checked(x, distribution)
-    words = np.random.SeedSequence(seed).generate_state(2).astype(np.int32)
-    noise_seed, step_seed = tfp.random.split_seed(tf.constant(words))
+    noise_seed, step_seed = tfp.random.split_seed(params.stateless_seed(seed))
     z = base.sample(batch[: batch.rank - base.batch_shape.rank], seed=noise_seed)
-    kwargs = {} if condition is None else {"condition": tf.convert_to_tensor(condition)}
+    kwargs = {}
+    if condition is not None:
+        kwargs = _conditions.arguments(bijector, tf.convert_to_tensor(condition))
     data_calls = _recorded(bijector, "inverse", x, kwargs)
     noise_calls = _recorded(bijector, "forward", z, kwargs)
     whole = [calls.pop() for calls in (data_calls, noise_calls)]

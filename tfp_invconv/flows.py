@@ -3,6 +3,7 @@
 import functools
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -125,9 +126,10 @@ def glow(
     check_log_scale_bound(log_scale_bound, "glow")
     for argument, value in (("levels", levels), ("depth", depth)):
         params.check_positive_integer(value, argument, "glow")
-    if height % 2**levels or width_px % 2**levels:
+    # Not the power of a number of levels without bounds, which would take its time.
+    if levels > height or height % 2**levels or width_px % 2**levels:
         raise ValueError(
-            f"glow: height and width must be multiples of 2^levels = {2**levels}; got "
+            f"glow: height and width must be multiples of 2^levels, levels being {levels}; got "
             f"event_shape {tuple(event_shape)}. Pad the images or use fewer levels."
         )
     networks = _network_options("glow", conditional, width, dropout, dtype)
@@ -222,6 +224,7 @@ def conf(
 def _network_options(builder, conditional, width, dropout, dtype):
     """What all couplings of a flow are given."""
     params.check_positive_integer(width, "width", builder)
+    params.check_rate(dropout, "dropout", builder)
     if conditional is not None:
         params.check_positive_integer(conditional, "conditional", builder)
     return dict(condition_size=conditional, width=width, dropout=dropout, dtype=dtype)
@@ -232,7 +235,10 @@ def _flow(event_shape, bijectors, networks, name):
     dtype = nets.variable_dtype(networks["dtype"])
     normal = tfd.Normal(tf.zeros([], dtype), tf.ones([], dtype))
     base = tfd.Sample(normal, list(event_shape))
-    return tfd.TransformedDistribution(base, _chain(bijectors, networks, name))
+    flow = tfd.TransformedDistribution(base, _chain(bijectors, networks, name))
+    # For a warning where data are far from it.
+    flow.data_range = (0.0, 256.0) if len(event_shape) == 3 else None
+    return flow
 
 
 def _chain(bijectors, networks, name=None):
@@ -278,8 +284,8 @@ def _step(event_shape, seed, layers, coupling, dtype):
 
 
 def _image_shape(event_shape):
-    shape = tuple(event_shape)
-    if len(shape) != 3 or None in shape:
+    shape = tuple(event_shape) if np.ndim(event_shape) == 1 else ()
+    if len(shape) != 3 or not all(params.is_integer(size) and size > 0 for size in shape):
         raise ValueError(f"glow: `event_shape` must be [H, W, C]; got {event_shape}.")
     return shape
 

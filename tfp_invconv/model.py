@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_invconv import _inputs, _replicas, _variables
+from tfp_invconv import _inputs, _pairs, _replicas, _sampling, _variables
+from tfp_invconv.bijectors import _parameters as params
 
-tfb = tfp.bijectors
 tfd = tfp.distributions
 
 
@@ -56,53 +56,58 @@ class FlowModel(keras.Model):
     True
     """
 
-    def __init__(self, distribution, *, name="flow_model", **arguments):
+    def __init__(self, distribution, *, name=None, **arguments):
         """Makes the model.
 
         Args:
           distribution: a `tfd.Distribution`, such as `tic.glow(...)` returns, or TFP's own; or a
             builder of one, such as `tic.glow`.
-          name: name of the model.
+          name: name of the model; None for the first free one of "flow_model", "flow_model_1" ...
           **arguments: of the builder.
 
         Raises:
           TypeError: if `distribution` is neither, or there are arguments for no builder.
+          ValueError: if a constant among its parameters is NaN.
         """
         builder = None if isinstance(distribution, tfd.Distribution) else distribution
         if builder is not None and callable(builder):
             distribution = builder(**arguments)
         if not isinstance(distribution, tfd.Distribution) or (arguments and builder is None):
             raise TypeError(
-                f"{name}: needs a tfd.Distribution, or a function that returns one and its "
+                f"FlowModel: needs a tfd.Distribution, or a function that returns one and its "
                 f"arguments; got {distribution!r} and the arguments {sorted(arguments)}."
             )
+        _variables.check_constants(distribution)
         super().__init__(name=name, dtype=tf.as_dtype(distribution.dtype).name)
         self.distribution = distribution
         self._made_by = (builder, arguments)
-        self._rows = _variables.layers_with_variables(distribution)
+        rows = _variables.layers_with_variables(distribution)
         self.flow_variables = [
-            keras.Variable(variable, trainable=trainable, name=variable_name)
-            for _, variables in self._rows
-            for variable_name, variable, trainable in variables
+            _variables.FlowVariable(variable, owner, variable_name)
+            for _, variables in rows
+            for variable_name, variable, owner in variables
         ]
+        # Without the owners, which Keras would count as variables of the model as well.
+        self._rows = [(label, [(*v[:2], v[2].trainable) for v in rest]) for label, rest in rows]
         self.bits_per_dim = keras.metrics.Mean(name="bits_per_dim")
         self._dimensions = max(1, distribution.event_shape.num_elements())
-        self._is_conditional = getattr(
-            getattr(distribution, "bijector", None), "takes_condition", False
-        )
-        self._sample = tf.function(distribution.sample)
-        self._sample_at = tf.function(self._at_temperature)
+        self._pairs = _pairs.Pairs(distribution, self.name)
+        self._draw = _sampling.Sampler(distribution, self._pairs.arguments)
         self.built = True
 
     def call(self, inputs, training=None):
         """Log-probability of each event, in nats, of data x or of pairs (x, condition)."""
         # Keras hands `training` on to the networks inside by itself.
-        x, kwargs = inputs, {}
-        if isinstance(inputs, (tuple, list)):
-            x, condition = inputs
-            kwargs = _condition(_replicas.not_empty(condition))
+        if training and tf.executing_eagerly() and not _replicas.is_distributed():
+            self.initialize(inputs)
+        x, condition = self._pairs.split(inputs)
+        _inputs.check_events(x, self.distribution, self.name)
+        if condition is not None:
+            batch_rank = x.shape.rank - self.distribution.event_shape.rank
+            condition = _replicas.not_empty(self._pairs.vectors(condition, batch_rank))
         # A new tensor, so that no bijector serves what it cached for the old one.
-        log_prob = self.distribution.log_prob(_replicas.not_empty(tf.identity(x)), **kwargs)
+        x_or_zero = _replicas.not_empty(tf.identity(x))
+        log_prob = self.distribution.log_prob(x_or_zero, **self._pairs.arguments(condition))
         return log_prob[: tf.shape(x)[0]] if _replicas.is_distributed() else log_prob
 
     def sample(self, sample_shape=(), condition=None, seed=None, temperature=1.0):
@@ -112,7 +117,8 @@ class FlowModel(keras.Model):
           sample_shape: int or shape.
           condition: for a conditional flow, one for all samples or one for each: labels or vectors
             whose batch dimensions broadcast to `sample_shape + batch_shape`.
-          seed: int, for equal samples from equal parameters, or None.
+          seed: int, for equal samples from equal parameters, or None for others at each call,
+            the same ones again after `keras.utils.set_random_seed`.
           temperature: what the latents' distance from the mean of the base is multiplied with
             before they become data; below one for less varied samples, zero for the mean's image.
 
@@ -130,28 +136,19 @@ class FlowModel(keras.Model):
             raise ValueError(
                 f"{self.name}.sample: the temperature must be at least 0; got {temperature!r}."
             )
-        words = np.random.SeedSequence(seed).generate_state(2).astype(np.int32)
-        kwargs = {} if condition is None else _condition(tf.convert_to_tensor(condition))
-        draw = self._sample
-        if temperature != 1:
-            if not hasattr(self.distribution, "bijector"):
-                raise ValueError(
-                    f"{self.name}.sample: a temperature needs a distribution with a bijector, a "
-                    f"tfd.TransformedDistribution; got {self.distribution!r}."
-                )
-            draw = self._sample_at
-            kwargs["temperature"] = tf.constant(temperature, self.distribution.dtype)
-        samples = draw(sample_shape, seed=tf.constant(words), **kwargs)
+        if temperature != 1 and not hasattr(self.distribution, "bijector"):
+            raise ValueError(
+                f"{self.name}.sample: a temperature needs a distribution with a bijector, a "
+                f"tfd.TransformedDistribution; got {self.distribution!r}."
+            )
+        shape = _sampling.as_shape(sample_shape, f"{self.name}.sample")
+        if condition is not None:
+            batch_rank = shape.shape[0] + self.distribution.batch_shape.rank
+            condition = self._pairs.vectors(condition, batch_rank)
+        samples = self._draw(shape, params.stateless_seed(seed), condition, temperature)
         if tf.executing_eagerly():
             self._warn_if_not_finite(samples)
         return samples
-
-    def _at_temperature(self, sample_shape, temperature, **kwargs):
-        base = self.distribution.distribution
-        scaling = [tfb.Shift(base.mean()), tfb.Scale(temperature), tfb.Shift(-base.mean())]
-        tempered = tfd.TransformedDistribution(base, tfb.Chain(scaling))
-        flow = tfd.TransformedDistribution(tempered, self.distribution.bijector)
-        return flow.sample(sample_shape, **kwargs)
 
     def _warn_if_not_finite(self, samples):
         event_axes = list(range(-self.distribution.event_shape.rank, 0))
@@ -166,7 +163,16 @@ class FlowModel(keras.Model):
             )
 
     def compile(self, *args, **kwargs):
-        """As `keras.Model.compile`; there is no `loss` to choose."""
+        """As `keras.Model.compile`; there is no `loss` to choose.
+
+        Raises:
+          ValueError: if a loss is given.
+        """
+        if args[1:] or kwargs.get("loss") is not None:
+            raise ValueError(
+                f"{self.name}.compile: there is no loss to choose: a flow is fitted by maximum "
+                "likelihood, -mean(log_prob). Leave `loss` out."
+            )
         super().compile(*args, **kwargs)
         # All variables exist already; with the optimizer's, weights can be loaded right away.
         self.optimizer.build(self.trainable_variables)
@@ -192,45 +198,75 @@ class FlowModel(keras.Model):
         if isinstance(x, tf.data.Dataset):
             # Keras's default, True, is for arrays; with a data set it only warns.
             kwargs.setdefault("shuffle", False)
-        x = _inputs.checked(x, f"{self.name}.fit")
-        batch = _inputs.first_batch(x, y, batch_size or 32, f"{self.name}.fit")
-        self.initialize(_replicas.from_chief(self._paired(batch)[0], self.distribute_strategy))
-        return super().fit(x, _inputs.targets(x, y, kwargs), batch_size=batch_size, **kwargs)
+        caller, data = f"{self.name}.fit", (x, y, kwargs.get("sample_weight"))
+        x = _inputs.checked(data, self._pairs.classes, caller)
+        self._pairs.check_targets(x, y)
+        batch = self._pairs.of(_inputs.first_batch((x, *data[1:]), batch_size or 32, caller))[0]
+        _inputs.check_events(batch, self.distribution, caller)
+        _inputs.warn_about_values(batch, self.distribution, caller)
+        self.initialize(batch)
+        y = _inputs.targets(x, y, kwargs)
+        for callback in tf.nest.flatten(kwargs.get("callbacks")):
+            # Keras finds the direction of its own metrics alone.
+            if getattr(callback, "monitor", None) in ("bits_per_dim", "val_bits_per_dim"):
+                callback.mode = "min" if callback.mode == "auto" else callback.mode
+        return super().fit(x, y, batch_size=batch_size, **kwargs)
+
+    def train_on_batch(self, x, y=None, sample_weight=None, **kwargs):
+        """As `keras.Model.train_on_batch`, with what `fit` does before its first step."""
+        caller, data = f"{self.name}.train_on_batch", (x, y, sample_weight)
+        _inputs.check_batch(data, self._pairs.classes, caller)
+        batch = self._pairs.of(data)[0]
+        _inputs.check_events(batch, self.distribution, caller)
+        self.initialize(batch)
+        return super().train_on_batch(x, y, sample_weight, **kwargs)
 
     def evaluate(self, x=None, y=None, **kwargs):
         """As `keras.Model.evaluate`: the mean loss and bits/dim."""
+        self._pairs.check_targets(x, y)
         return super().evaluate(x, _inputs.targets(x, y, kwargs), **kwargs)
 
     def train_step(self, data):
         """As Keras's, the target being the condition where the distribution takes one."""
-        return _replicas.with_an_axis(super().train_step(self._paired(data)))
+        return _replicas.with_an_axis(super().train_step(self._pairs.of(data)))
 
     def test_step(self, data):
         """As Keras's, the target being the condition where the distribution takes one."""
-        return _replicas.with_an_axis(super().test_step(self._paired(data)))
+        return _replicas.with_an_axis(super().test_step(self._pairs.of(data)))
 
     def predict_step(self, data):
         """As Keras's, the target being the condition where the distribution takes one."""
-        return super().predict_step(self._paired(data))
+        return super().predict_step(self._pairs.of(data))
 
     def initialize(self, x):
         """Fits to a batch every layer that waits for data: an ActNorm at the identity.
 
         Args:
           x: batch of events, or a pair (x, condition) of them.
+
+        Raises:
+          ValueError: if it has a NaN or an infinity in it, or a label of no class.
         """
-        layers = [m for m in self.distribution.submodules if hasattr(m, "awaits_data")]
+        _inputs.check_batch(x, self._pairs.classes, f"{self.name}.initialize")
+        layers = [
+            m
+            for m in self.distribution.submodules
+            if hasattr(m, "awaits_data") and getattr(m, "is_identity", True)
+        ]
+        if not layers:
+            return
+        x = tf.nest.map_structure(tf.convert_to_tensor, x)
+        x = _replicas.from_chief(x, self.distribute_strategy)
         for layer in layers:
             layer.awaits_data = True
         try:
-            if layers:
-                self(tf.nest.map_structure(tf.convert_to_tensor, x))
+            self(x, training=False)
         finally:
             for layer in layers:
                 layer.awaits_data = False
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """-mean(log_prob), times its sample weights, as this replica's share of the loss."""
+        """-mean(weight log_prob), the weights one if none are given, as this replica's share."""
         count = tf.cast(tf.size(y_pred), y_pred.dtype)
         # A replica may have got nothing of the last batch.
         loss = -tf.math.divide_no_nan(tf.reduce_sum(_weighted(y_pred, sample_weight)), count)
@@ -244,8 +280,15 @@ class FlowModel(keras.Model):
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Updates bits/dim and the metrics given to `compile`."""
-        self.bits_per_dim.update_state(-y_pred / (self._dimensions * math.log(2.0)), sample_weight)
-        return super().compute_metrics(x, y, y_pred, sample_weight)
+        nats = -_weighted(y_pred, sample_weight)
+        self.bits_per_dim.update_state(nats / (self._dimensions * math.log(2.0)))
+        try:
+            return super().compute_metrics(x, y, y_pred, sample_weight)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{self.name}: a metric given to `compile` fails with no target, and a density "
+                "has none. A function of your own gets y_true=None and y_pred=log_prob."
+            ) from error
 
     def summary(self, print_fn=print, **_):
         """Prints each layer of the flow with its parameters, and how many are trained."""
@@ -262,7 +305,7 @@ class FlowModel(keras.Model):
         print_fn(f"{counts[0]:,} parameters are trained, {counts[1]:,} are not")
 
     def get_config(self):
-        """The builder's registered name and its arguments.
+        """The builder's registered name and its arguments, and which variables are frozen.
 
         Raises:
           ValueError: if the model was made from a distribution, or the builder is not registered.
@@ -276,8 +319,13 @@ class FlowModel(keras.Model):
                 "own decorated with keras.saving.register_keras_serializable(); or save its "
                 "weights: save_weights, or tf.train.Checkpoint(distribution=...)."
             )
-        arguments = keras.saving.serialize_keras_object(dict(arguments))
-        return {"name": self.name, "builder": registered, "arguments": arguments}
+        arguments = {key: _as_saved(value) for key, value in arguments.items()}
+        return {
+            "name": self.name,
+            "builder": registered,
+            "arguments": keras.saving.serialize_keras_object(arguments),
+            "frozen": [v.name for v in self.flow_variables if not v.trainable],
+        }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
@@ -293,27 +341,32 @@ class FlowModel(keras.Model):
                 "module that decorates it with keras.saving.register_keras_serializable()."
             )
         arguments = keras.saving.deserialize_keras_object(config["arguments"])
-        return cls(builder, name=config["name"], **arguments)
+        model = cls(builder, name=config["name"], **arguments)
+        for variable in model.flow_variables if "frozen" in config else []:
+            variable.trainable = variable.name not in config["frozen"]
+        return model
+
+    def export(
+        self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs
+    ):
+        """As `keras.Model.export`: what it serves is the log-probability.
+
+        By default it takes batches of x, or of pairs (x, condition) with vectors for conditions.
+        """
+        if input_signature is None:
+            input_signature = self._pairs.signature()
+        return super().export(filepath, format, verbose, input_signature, **kwargs)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Nothing: all is built. Over several machines Keras's own fails on pairs (3.15)."""
 
-    def _paired(self, batch):
-        """A batch of Keras's, (x, condition, weights) being ((x, condition), None, weights)."""
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
-        if self._is_conditional and not isinstance(x, (tuple, list)):
-            if y is None:
-                raise ValueError(
-                    f"{self.name}: the flow is conditional and needs pairs (x, condition): "
-                    "fit(x, condition) or a data set of such pairs; got only x."
-                )
-            x, y = (x, y), None
-        return x, y, sample_weight
-
-
-def _condition(condition):
-    return {"bijector_kwargs": {"condition": condition}}
-
 
 def _weighted(log_prob, sample_weight):
     return log_prob if sample_weight is None else log_prob * tf.cast(sample_weight, log_prob.dtype)
+
+
+def _as_saved(argument):
+    """A dtype by its name: NumPy's classes are not read back by Keras."""
+    is_class = isinstance(argument, type) and issubclass(argument, np.generic)
+    is_dtype = is_class or isinstance(argument, (np.dtype, tf.DType))
+    return tf.as_dtype(argument).name if is_dtype else argument

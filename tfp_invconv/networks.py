@@ -1,8 +1,9 @@
 """Keras 3 networks for couplings."""
 
 import keras
-import numpy as np
 import tensorflow as tf
+
+from tfp_invconv.bijectors import _parameters as params
 
 
 def conv_net(
@@ -130,6 +131,17 @@ class NetworkSlice:
         return outputs
 
 
+def check_input(network, x, layer):
+    """Raises a ValueError if a Keras model was made for inputs of another shape than x."""
+    network = _model(network)
+    inputs = getattr(network, "inputs", None)
+    if inputs and not x.shape.is_compatible_with(inputs[0].shape):
+        raise ValueError(
+            f"{layer}: its network {network.name!r} was made for inputs of shape "
+            f"{inputs[0].shape[1:]}; got {x.shape[1:]}, of an event of another shape."
+        )
+
+
 def variables(networks):
     """The `tf.Variable`s of those networks that are Keras layers, or stacks of them."""
     found = []
@@ -179,13 +191,19 @@ def takes_condition(network):
     return isinstance(model, keras.Model) and len(model.inputs) == 2
 
 
+def condition_size(network):
+    """How many numbers its second input has; None if it has none or does not say."""
+    inputs = getattr(_model(network), "inputs", None) or []
+    return inputs[1].shape[-1] if len(inputs) == 2 else None
+
+
 def call(network, x, condition, layer):
     """Calls a network, with the condition if it takes one.
 
     Args:
       network: callable.
       x: `[B, ...]`.
-      condition: `[B, n]`, integer labels `[B]`, or None.
+      condition: `[B, n]` or None.
       layer: name of the layer, for errors.
 
     Returns:
@@ -199,8 +217,6 @@ def call(network, x, condition, layer):
             f"{layer}: needs a condition of {size} numbers or of one of {size} classes, as the "
             "argument `condition`; in a distribution as bijector_kwargs={'condition': ...}."
         )
-    if condition.dtype.is_integer:
-        condition = tf.one_hot(condition, size, dtype=x.dtype)
     if not condition.shape[1:].is_compatible_with([size]):
         raise ValueError(
             f"{layer}: needs a condition of shape [..., {size}] or integer labels; got "
@@ -227,6 +243,13 @@ def _policy(dtype):
     return tf.as_dtype(dtype).name if isinstance(dtype, tf.DType) else dtype
 
 
+def _check_options(width, condition_size, dropout):
+    params.check_positive_integer(width, "width", "networks")
+    if condition_size is not None:
+        params.check_positive_integer(condition_size, "condition_size", "networks")
+    params.check_rate(dropout, "dropout", "networks")
+
+
 def _network(input_shape, condition_size, layer, sizes, drop, rate, seed, dtype):
     """A hidden layer with a ReLU (and dropout) for all sizes but the last, then one of zeros."""
     policy = _policy(dtype)
@@ -234,9 +257,12 @@ def _network(input_shape, condition_size, layer, sizes, drop, rate, seed, dtype)
     input_dtype = keras.dtype_policies.get(policy).variable_dtype
     inputs = [keras.Input(tuple(input_shape), dtype=input_dtype)]
     h = keras.layers.Activation(asinh, dtype=input_dtype)(inputs[0])
-    seeds = np.random.SeedSequence(seed).generate_state(len(sizes) - 1)
+    _check_options(sizes[0][0], condition_size, rate)
+    # Keras's dense layers know no ints of NumPy.
+    sizes = [(int(units), *kernel) for units, *kernel in sizes]
+    seeds = params.spawn_seeds(seed, len(sizes) - 1)
     for i, (size, layer_seed) in enumerate(zip(sizes[:-1], seeds, strict=True), 1):
-        weights = keras.initializers.HeNormal(seed=int(layer_seed))
+        weights = keras.initializers.HeNormal(seed=layer_seed)
         options = dict(kernel_initializer=weights, name=f"hidden_{i}", dtype=policy)
         if i == 1 and condition_size:
             inputs.append(keras.Input((condition_size,), dtype=input_dtype))
@@ -250,6 +276,6 @@ def _network(input_shape, condition_size, layer, sizes, drop, rate, seed, dtype)
         else:
             h = layer(*size, activation="relu", **options)(h)
         if rate:
-            h = drop(rate, seed=int(layer_seed), dtype=policy)(h)
+            h = drop(rate, seed=layer_seed, dtype=policy)(h)
     outputs = layer(*sizes[-1], kernel_initializer="zeros", name="outputs", dtype=policy)(h)
     return keras.Model(inputs if condition_size else inputs[0], outputs)

@@ -1,6 +1,7 @@
 """What all layers do with what they are given: parameters, event shapes, seeds."""
 
 import numbers
+import random
 
 import numpy as np
 import tensorflow as tf
@@ -53,8 +54,8 @@ def check_shape(parameter, argument, layer, pattern):
 
 
 def check_positive_integer(value, argument, layer):
-    """Raises a ValueError unless `value` is a Python int of at least one."""
-    if not isinstance(value, int) or value < 1:
+    """Raises a ValueError unless `value` is a Python or NumPy int of at least one."""
+    if not is_integer(value) or value < 1:
         raise ValueError(f"{layer}: `{argument}` must be a positive integer; got {value!r}.")
 
 
@@ -65,6 +66,20 @@ def check_positive_number(value, argument, layer, alternative=""):
         raise ValueError(
             f"{layer}: `{argument}` must be a positive number{alternative}; got {value!r}."
         )
+
+
+def check_rate(value, argument, layer):
+    """Raises a ValueError unless `value` is a number from zero to below one."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not 0 <= value < 1:
+        raise ValueError(
+            f"{layer}: `{argument}` must be a number from 0 to below 1; got {value!r}."
+        )
+
+
+def is_integer(value):
+    """Whether it is an int of Python or NumPy; a bool is not."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def check_event(x, layer, event, channels=None):
@@ -80,12 +95,27 @@ def check_event(x, layer, event, channels=None):
 
 
 def event_channels(event_shape, layer, ranks=(3,)):
-    """The number of channels of a fully known `event_shape`, [H, W, C] or (rank 1) [N]."""
-    shape = tf.TensorShape(event_shape)
-    if shape.rank not in ranks or shape[-1] is None:
+    """The number of channels of an `event_shape` of ints, [H, W, C] or (rank 1) [N]."""
+    sizes = list(event_shape) if np.ndim(event_shape) == 1 else []
+    known = [size for size in sizes if size is not None]
+    are_ints = all(is_integer(size) and size > 0 for size in known)
+    if len(sizes) not in ranks or sizes[-1] is None or not are_ints:
         needs = " or ".join({3: "[H, W, C]", 1: "[N]"}[rank] for rank in ranks)
         raise ValueError(f"{layer}.trainable: `event_shape` must be {needs}; got {event_shape}.")
-    return shape[-1]
+    return int(sizes[-1])
+
+
+def of_one_event_if_empty(function, x, event_ndims):
+    """function(x); of a batch without events that of one of zeros, cut off again.
+
+    TensorFlow's convolutions and Fourier transforms fail on tensors without elements.
+    """
+    batch = x.shape[:-event_ndims]
+    missing = [int(size == 0) for size in batch]
+    if not any(missing):
+        return function(x)
+    y = function(tf.pad(x, [[0, number] for number in missing] + [[0, 0]] * event_ndims))
+    return y[tuple(slice(0 if number else None) for number in missing)]
 
 
 def num_pixels(x):
@@ -94,6 +124,30 @@ def num_pixels(x):
     return pixels if pixels is not None else tf.cast(tf.reduce_prod(tf.shape(x)[-3:-1]), x.dtype)
 
 
+def seed_sequence(seed):
+    """The `np.random.SeedSequence` of an int; for None a new one, from Keras's source of seeds.
+
+    Raises:
+      ValueError: if `seed` is neither an int of at least zero nor None.
+    """
+    if seed is None:
+        # What `keras.utils.set_random_seed` seeds, and Keras draws its own seeds from.
+        return np.random.SeedSequence(random.getrandbits(128))
+    if not is_integer(seed) or seed < 0:
+        raise ValueError(f"`seed` must be an int of at least 0, or None; got {seed!r}.")
+    return np.random.SeedSequence(int(seed))
+
+
+def generator(seed):
+    """NumPy's generator of random numbers for a seed or None."""
+    return np.random.default_rng(seed_sequence(seed))
+
+
+def stateless_seed(seed):
+    """What TFP's samplers take, for a seed or None."""
+    return tf.constant(seed_sequence(seed).generate_state(2).astype(np.int32))
+
+
 def spawn_seeds(seed, count):
     """`count` independent integer seeds made from `seed`; fresh ones if that is None."""
-    return [int(s) for s in np.random.SeedSequence(seed).generate_state(count)]
+    return [int(s) for s in seed_sequence(seed).generate_state(count)]

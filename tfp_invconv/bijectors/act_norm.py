@@ -1,7 +1,10 @@
 """Activation normalisation: an affine map a channel, initialised from data."""
 
+import warnings
+
 import tensorflow as tf
 import tensorflow_probability as tfp
+from tensorflow.python.eager import record
 
 from tfp_invconv.bijectors import _parameters as params
 from tfp_invconv.bijectors._hashed_once import ParameterBijector
@@ -31,7 +34,8 @@ class ActNorm(ParameterBijector):
 
     *Initialisation*: `trainable` makes the identity. `initialize` sets shift and scale so that
     the latents of a batch have mean zero and variance one in each channel. A `FlowModel` does so
-    for every ActNorm that is still the identity before `fit` takes its first step.
+    for every ActNorm that is still the identity before it takes its first step. In a training
+    loop without one it warns that nobody did.
 
     #### Examples
 
@@ -129,30 +133,55 @@ class ActNorm(ParameterBijector):
           x: batch of data, `[..., C]`. Statistics are over all axes but the last.
 
         Raises:
-          ValueError: if the parameters are not variables of shape `[C]`.
+          ValueError: if the parameters are not variables of shape `[C]`, or the statistics are
+            not finite.
         """
-        for parameter in (self.shift, self.log_scale):
-            if not hasattr(parameter, "assign") or parameter.shape.rank != 1:
-                raise ValueError(
-                    f"{self.name}: only variables of shape [C] can be initialised from data; "
-                    f"got {parameter!r}."
-                )
+        if not self._is_variable() or self.shift.shape.rank != 1:
+            raise ValueError(
+                f"{self.name}: only variables of shape [C] can be initialised from data; "
+                f"got {self.shift!r} and {self.log_scale!r}."
+            )
+        x = tf.convert_to_tensor(x, self.dtype)
         mean, variance = tf.nn.moments(x, list(range(x.shape.rank - 1)))
+        if tf.executing_eagerly() and not tf.reduce_all(tf.math.is_finite(variance)):
+            raise ValueError(
+                f"{self.name}: the mean or the variance of the data is not finite, so it can't "
+                "be initialised from them."
+            )
         self.shift.assign(-mean)
         deviation = tf.maximum(tf.sqrt(variance), _SMALLEST_DEVIATION)
         self.log_scale.assign(-tf.math.log(deviation))
 
-    def _initialize_if_awaiting(self, x):
-        # A layer that is not the identity has been trained or loaded: it stays as it is.
-        untouched = self.awaits_data and not bool(
-            tf.reduce_any(self.shift != 0) | tf.reduce_any(self.log_scale != 0)
-        )
-        if untouched:
+    def _is_variable(self):
+        return all(hasattr(value, "assign") for value in (self.shift, self.log_scale))
+
+    @property
+    def is_identity(self):
+        """Whether it has variables that are still zero."""
+        # While a function is traced, its variables have values outside of it alone.
+        with tf.init_scope():
+            if not self._is_variable() or not tf.executing_eagerly():
+                return False
+            changed = tf.reduce_any(self.shift != 0) | tf.reduce_any(self.log_scale != 0)
+            return not bool(changed)
+
+    def _fit_or_warn(self, x):
+        """Where it awaits data or training starts, unless it has been trained or loaded."""
+        if not (self.awaits_data or _is_gradient_taken()) or not self.is_identity:
+            return
+        if self.awaits_data:
             self.initialize(x)
+        else:
+            warnings.warn(
+                f"{self.name}: training starts, and it is still the identity. Fit it to a batch "
+                "first: by initialize, its own or that of a tic.FlowModel for a whole flow.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def _inverse(self, y):
         params.check_event(y, self.name, "[C]", self.shift.shape[-1])
-        self._initialize_if_awaiting(y)
+        self._fit_or_warn(y)
         return (y + self.shift) * tf.exp(self.log_scale)
 
     def _forward(self, x):
@@ -161,3 +190,8 @@ class ActNorm(ParameterBijector):
 
     def _inverse_log_det_jacobian(self, y):
         return tf.reduce_sum(self.log_scale, -1)
+
+
+def _is_gradient_taken():
+    is_alone = tf.distribute.get_strategy().num_replicas_in_sync == 1
+    return is_alone and record.could_possibly_record()

@@ -140,8 +140,9 @@ class AutoregressiveConv(ParameterBijector):
           `log_scale` of zeros.
         """
         channels = params.event_channels(event_shape, cls.__name__)
+        params.check_positive_integer(kernel_size, "kernel_size", name)
         shape = [kernel_size, kernel_size, channels, channels]
-        kernel = np.random.default_rng(seed).normal(scale=0.05 / kernel_size, size=shape)
+        kernel = params.generator(seed).normal(scale=0.05 / kernel_size, size=shape)
         return cls(
             kernel=tf.Variable(kernel, dtype=dtype, name="kernel"),
             log_scale=tf.Variable(tf.zeros([channels], dtype), name="log_scale"),

@@ -1,9 +1,12 @@
 """Coupling over channels: each part is transformed given the parts before it."""
 
+import contextlib
+
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_invconv import networks as nets
+from tfp_invconv.bijectors import _conditions
 from tfp_invconv.bijectors import _parameters as params
 from tfp_invconv.bijectors._one_pass import OnePassBijector
 
@@ -104,12 +107,21 @@ class ChannelCoupling(OnePassBijector):
         """Whether a network has a second input, for the condition."""
         return any(nets.takes_condition(network) for network in self.networks)
 
+    @property
+    def condition_size(self):
+        """Numbers in a condition, or number of classes; None if the networks do not say."""
+        given = (nets.condition_size(network) for network in self.networks)
+        return next((size for size in given if size), None)
+
     def _inverse_and_log_det(self, y, condition=None):
         parts = self._split(y)
         values, log_dets = [parts[0]], []
         for i, network in enumerate(self.networks):
-            bijector = self._part_bijector(network, parts[: i + 1], condition)
-            values.append(self._checked(bijector.inverse(parts[i + 1]), parts[i + 1], i))
+            outputs = self._outputs(network, parts[: i + 1], condition)
+            with self._explained(i, outputs, parts[i + 1]):
+                bijector = self.bijector_fn(outputs)
+                value = bijector.inverse(parts[i + 1])
+            values.append(self._checked(value, parts[i + 1], i))
             log_dets.append(
                 bijector.inverse_log_det_jacobian(parts[i + 1], self.inverse_min_event_ndims)
             )
@@ -119,8 +131,11 @@ class ChannelCoupling(OnePassBijector):
         parts = self._split(x)
         values, log_dets = [parts[0]], []
         for i, network in enumerate(self.networks):
-            bijector = self._part_bijector(network, values, condition)
-            values.append(self._checked(bijector.forward(parts[i + 1]), parts[i + 1], i))
+            outputs = self._outputs(network, values, condition)
+            with self._explained(i, outputs, parts[i + 1]):
+                bijector = self.bijector_fn(outputs)
+                value = bijector.forward(parts[i + 1])
+            values.append(self._checked(value, parts[i + 1], i))
             log_dets.append(
                 bijector.forward_log_det_jacobian(parts[i + 1], self.forward_min_event_ndims)
             )
@@ -137,16 +152,36 @@ class ChannelCoupling(OnePassBijector):
             )
         return tf.split(x, part_sizes(x.shape[-1], count), -1)
 
-    def _part_bijector(self, network, seen, condition):
+    def _outputs(self, network, seen, condition):
         x = seen[0] if len(seen) == 1 else tf.concat(seen, -1)
         ndims = self.forward_min_event_ndims
         batch = tf.shape(x)[:-ndims]
         flat = tf.reshape(x, tf.concat([[-1], tf.shape(x)[-ndims:]], 0))
         flat.set_shape([None, *x.shape[-ndims:]])
-        h = nets.call(network, flat, _flat_condition(condition, batch), self.name)
+        nets.check_input(network, flat, self.name)
+        if condition is not None:
+            size = self.condition_size
+            condition = _conditions.vectors(condition, batch.shape[0], size, self.name)
+            condition = _flat(condition, batch)
+        is_empty = 0 in x.shape[:-ndims]
+        if is_empty:  # Keras's convolutions fail on a batch without examples.
+            flat, condition = tf.nest.map_structure(_with_one_more, (flat, condition))
+        h = nets.call(network, flat, condition, self.name)
+        h = h[:0] if is_empty else h
         outputs = tf.reshape(h, tf.concat([batch, tf.shape(h)[1:]], 0))
         outputs.set_shape(x.shape[:-ndims] + h.shape[1:])
-        return self.bijector_fn(outputs)
+        return outputs
+
+    @contextlib.contextmanager
+    def _explained(self, i, outputs, part):
+        """Says that errors of the bijector of a part are about what its network returned."""
+        try:
+            yield
+        except (ValueError, tf.errors.InvalidArgumentError) as error:
+            raise ValueError(
+                f"{self.name}: network {i} returned shape {outputs.shape}, of which no bijector "
+                f"of a part of shape {part.shape} can be made: {error}"
+            ) from error
 
     def _checked(self, value, part, i):
         if not value.shape.is_compatible_with(part.shape):
@@ -157,13 +192,14 @@ class ChannelCoupling(OnePassBijector):
         return value
 
 
-def _flat_condition(condition, batch):
-    """A condition for each example, in one batch dimension; labels have no axis of their own."""
-    if condition is None:
-        return None
-    condition = tf.convert_to_tensor(condition)
-    own = [] if condition.dtype.is_integer else condition.shape[-1:].as_list()
-    return tf.reshape(tf.broadcast_to(condition, tf.concat([batch, own], 0)), [-1, *own])
+def _flat(condition, batch):
+    """A vector for each example, in one batch dimension."""
+    size = condition.shape[-1:].as_list()
+    return tf.reshape(tf.broadcast_to(condition, tf.concat([batch, size], 0)), [-1, *size])
+
+
+def _with_one_more(x):
+    return None if x is None else tf.pad(x, [[0, 1]] + [[0, 0]] * (x.shape.rank - 1))
 
 
 def bounded(h, bound):

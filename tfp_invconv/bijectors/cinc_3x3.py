@@ -1,6 +1,5 @@
 """The characterised invertible 3 x 3 convolution of CInC Flow."""
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -110,7 +109,7 @@ class CInC3x3(ParameterBijector):
           `log_scale`, if any, of zeros.
         """
         channels = params.event_channels(event_shape, cls.__name__)
-        kernel = np.random.default_rng(seed).normal(scale=0.05 / 3, size=[3, 3, channels, channels])
+        kernel = params.generator(seed).normal(scale=0.05 / 3, size=[3, 3, channels, channels])
         log_scale = tf.Variable(tf.zeros([channels], dtype), name="log_scale")
         return cls(
             kernel=tf.Variable(kernel, dtype=dtype, name="kernel"),

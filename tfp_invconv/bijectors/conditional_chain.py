@@ -2,6 +2,8 @@
 
 from tensorflow_probability.python.bijectors import chain
 
+from tfp_invconv.bijectors import _conditions
+
 
 # Not `tfb.Chain`: that one insists on layers without networks, or makes a plain chain instead.
 class ConditionalChain(chain._Chain):
@@ -15,10 +17,11 @@ class ConditionalChain(chain._Chain):
 
     Called as `chain.inverse(x, condition=c)`, in a distribution as `flow.log_prob(x,
     bijector_kwargs={"condition": c})` and `flow.sample(n, bijector_kwargs={"condition": c})`. The
-    condition is a float tensor `[B..., n]` or, for one of n classes, an integer tensor `[B...]`,
-    and `B...` broadcasts to the batch dimensions of the input. It reaches the couplings whose
-    networks have two inputs (see `networks.conv_net`), in a nested ConditionalChain and in
-    `PartialChannels` too. Without a condition such a network is an error that names its layer.
+    condition is a float tensor `[B..., n]` or, for one of n classes, an integer tensor `[B...]`
+    of 0 to n - 1, and `B...` broadcasts to the batch dimensions of the input. It reaches the
+    couplings whose networks have two inputs (see `networks.conv_net`), also those in a nested
+    chain, in `tfb.Invert` and in `PartialChannels`. Without a condition such a network is an
+    error that names its layer.
 
     *Shapes*, *cost*: those of the layers.
 
@@ -43,20 +46,20 @@ class ConditionalChain(chain._Chain):
     @property
     def takes_condition(self):
         """Whether a layer of it takes a condition."""
-        return bool(self._conditional_names())
+        return any(_conditions.take_condition(bijector) for bijector in self.bijectors)
 
     def _walk_forward(self, step_fn, x, **kwargs):
-        return super()._walk_forward(step_fn, x, **self._by_name(**kwargs))
+        for bijector in reversed(self.bijectors):
+            x = step_fn(bijector, x, **_arguments(bijector, **kwargs))
+        return x
 
     def _walk_inverse(self, step_fn, y, **kwargs):
-        return super()._walk_inverse(step_fn, y, **self._by_name(**kwargs))
+        for bijector in self.bijectors:
+            y = step_fn(bijector, y, **_arguments(bijector, **kwargs))
+        return y
 
-    def _by_name(self, condition=None, **kwargs):
-        """What a plain chain wants: a dictionary of arguments for each layer's name."""
-        if condition is None:
-            return kwargs
-        given = dict.fromkeys(self._conditional_names(), {"condition": condition})
-        return {**kwargs, **given}
 
-    def _conditional_names(self):
-        return {b.name for b in self.bijectors if getattr(b, "takes_condition", False)}
+def _arguments(bijector, condition=None, **by_name):
+    """Those of a plain chain, which go by the layer's name, and the condition."""
+    given = {} if condition is None else _conditions.arguments(bijector, condition)
+    return {**by_name.get(bijector.name, {}), **given}

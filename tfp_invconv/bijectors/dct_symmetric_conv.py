@@ -1,6 +1,5 @@
 """The symmetric convolution: a product with the frequency response in the DCT domain."""
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -70,12 +69,12 @@ class DCTSymmetricConv(ParameterBijector):
         """
         parameters = dict(locals())
         is_tuple = isinstance(axes, (tuple, list)) and len(axes) == len(set(axes)) > 0
-        if not is_tuple or not all(isinstance(axis, int) and axis < 0 for axis in axes):
+        if not is_tuple or not all(params.is_integer(axis) and axis < 0 for axis in axes):
             raise ValueError(f"{name}: `axes` must be different negative ints; got {axes!r}.")
         with tf.name_scope(name):
             dtype = params.common_dtype(log_response)
             self._log_response = params.as_parameter(log_response, dtype, "log_response", name)
-            self._axes = tuple(axes)
+            self._axes = tuple(int(axis) for axis in axes)
             event_ndims = -min(axes)
             letters = {1: ["N"], 3: ["H", "W", "C"]}
             sizes = letters.get(event_ndims, [f"N{i}" for i in range(event_ndims)])
@@ -113,7 +112,7 @@ class DCTSymmetricConv(ParameterBijector):
           A layer with a `tf.Variable`: `log_response` of independent N(0, 0.05^2) entries.
         """
         axes = _event_axes(event_shape, name)
-        noise = np.random.default_rng(seed).normal(scale=0.05, size=tuple(event_shape))
+        noise = params.generator(seed).normal(scale=0.05, size=tuple(event_shape))
         return cls(
             log_response=tf.Variable(noise, dtype=dtype, name="log_response"),
             axes=axes,

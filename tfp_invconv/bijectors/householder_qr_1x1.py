@@ -1,6 +1,5 @@
 """The 1 x 1 convolution by a QR decomposition with Householder reflections."""
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -114,7 +113,7 @@ class HouseholderQR1x1(ParameterBijector):
         channels = params.event_channels(event_shape, name)
         count = channels if num_reflections is None else num_reflections
         params.check_positive_integer(count, "num_reflections", name)
-        reflections = np.random.default_rng(seed).normal(size=[count, channels])
+        reflections = params.generator(seed).normal(size=[count, channels])
         return cls(
             reflections=tf.Variable(reflections, dtype=dtype, name="reflections"),
             upper=tf.Variable(tf.zeros([channels, channels], dtype), name="upper"),

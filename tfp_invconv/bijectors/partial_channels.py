@@ -3,6 +3,7 @@
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_invconv.bijectors import _conditions
 from tfp_invconv.bijectors import _parameters as params
 from tfp_invconv.bijectors._one_pass import OnePassBijector
 
@@ -84,9 +85,10 @@ class PartialChannels(OnePassBijector):
     @property
     def takes_condition(self):
         """Whether the bijector takes a condition; see `ConditionalChain`."""
-        return getattr(self.bijector, "takes_condition", False)
+        return _conditions.take_condition(self.bijector)
 
     def _inverse_and_log_det(self, y, **kwargs):
+        kwargs = self._inner(**kwargs)
         first, rest = self._split(y)
         # Named, so that it lives, and TFP's cache with it, while the log-determinant is made.
         value = self.bijector.inverse(first, **kwargs)
@@ -94,10 +96,15 @@ class PartialChannels(OnePassBijector):
         return self._join(value, rest), ildj
 
     def _forward_and_log_det(self, x, **kwargs):
+        kwargs = self._inner(**kwargs)
         first, rest = self._split(x)
         value = self.bijector.forward(first, **kwargs)
         fldj = self.bijector.forward_log_det_jacobian(first, event_ndims=3, **kwargs)
         return self._join(value, rest), fldj
+
+    def _inner(self, condition=None, **kwargs):
+        given = {} if condition is None else _conditions.arguments(self.bijector, condition)
+        return {**kwargs, **given}
 
     def _split(self, x):
         params.check_event(x, self.name, "[H, W, C]")

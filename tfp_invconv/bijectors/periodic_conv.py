@@ -147,7 +147,7 @@ class PeriodicConv(ParameterBijector):
         """
         channels = params.event_channels(event_shape, cls.__name__)
         params.check_positive_integer(kernel_size, "kernel_size", name)
-        rng = np.random.default_rng(seed)
+        rng = params.generator(seed)
         # So scaled, the noise changes no singular value of any W(u, v) by more than about 0.15.
         scale = 0.05 / (kernel_size * np.sqrt(channels))
         kernel = rng.normal(scale=scale, size=[kernel_size, kernel_size, channels, channels])
@@ -176,14 +176,16 @@ class PeriodicConv(ParameterBijector):
         return self._exponential
 
     def _inverse(self, y):
-        if self.exponential:
-            return circular_exp_conv(y, self._checked_kernel(y))
-        return circular_conv(y, self._checked_kernel(y))
+        kernel = self._checked_kernel(y)
+        convolve = circular_exp_conv if self.exponential else circular_conv
+        return params.of_one_event_if_empty(lambda y: convolve(y, kernel), y, event_ndims=3)
 
     def _forward(self, x):
+        kernel = self._checked_kernel(x)
         if self.exponential:
-            return circular_exp_conv(x, -self._checked_kernel(x))
-        return circular_solve(x, self._checked_kernel(x))
+            kernel = -kernel
+        solve = circular_exp_conv if self.exponential else circular_solve
+        return params.of_one_event_if_empty(lambda x: solve(x, kernel), x, event_ndims=3)
 
     def _inverse_log_det_jacobian(self, y):
         height, width = tf.unstack(tf.shape(y)[-3:-1])

@@ -1,6 +1,7 @@
 """Data sets as `tf.data` pipelines: images of dequantised pixels, and vectors."""
 
 from tfp_invconv.data.images import load_images
+from tfp_invconv.data.noise import dequantize
 from tfp_invconv.data.vectors import load_vectors
 
-__all__ = ["load_images", "load_vectors"]
+__all__ = ["dequantize", "load_images", "load_vectors"]

@@ -11,7 +11,7 @@ def check_arguments(caller, strings, integers):
         if not isinstance(value, str):
             raise TypeError(f"{caller}: {argument} must be a string, got {value!r}.")
     for argument, value in integers.items():
-        if not isinstance(value, numbers.Integral):
+        if not isinstance(value, numbers.Integral) or isinstance(value, bool):
             raise TypeError(f"{caller}: {argument} must be an integer, got {value!r}.")
         if argument != "seed" and value < 1:
             raise ValueError(f"{caller}: {argument} must be at least 1, got {value}.")

@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_invconv.data import _tfds
+from tfp_invconv.data.noise import dequantize
 
 __all__ = ["load_images"]
 
@@ -104,11 +105,7 @@ def load_images(
     def dequantise(pixels_and_labels, noise_seed):
         pixels, labels = pixels_and_labels
         pixels = tf.image.resize_with_crop_or_pad(pixels, target_height, target_width)
-        pixels = tf.cast(pixels, tf.float32)
-        noise = tf.random.stateless_uniform(tf.shape(pixels), tf.stack([noise_seed, seed]))
-        # Above 128, float32 has 16 bits for the fraction: noise nearer to 1 than 2**-16
-        # could be rounded up to the next pixel value.
-        pixels += (1.0 - 2.0**-16) * noise
+        pixels = dequantize(pixels, tf.stack([noise_seed, seed]))
         return (pixels, labels) if with_labels else pixels
 
     if is_train:

@@ -1,0 +1,143 @@
+"""Odd arguments to every layer, builder and network: taken as meant, or refused by their names."""
+
+import functools
+import inspect
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from registry import LAYERS
+
+import tfp_invconv as tic
+
+CALLABLES = {
+    **{
+        name: functools.partial(getattr(tic, name).trainable, [4, 4, 4])
+        for name in tic.__all__
+        if inspect.isroutine(getattr(getattr(tic, name), "trainable", None))
+    },
+    "glow": functools.partial(tic.glow, [4, 4, 1], levels=1, depth=1, width=4),
+    "conf": functools.partial(tic.conf, [5], depth=1, width=4),
+    "conv_net": functools.partial(tic.networks.conv_net, [4, 4, 2], 2, width=4),
+    "mlp": functools.partial(tic.networks.mlp, [3], 2, width=4),
+}
+INTS = {
+    "block_size": 2,
+    "condition_size": 3,
+    "conditional": 3,
+    "depth": 1,
+    "dilation": 2,
+    "kernel_size": 3,
+    "levels": 1,
+    "num_filters": 1,
+    "num_reflections": 2,
+    "width": 4,
+}
+WITH_OPTION = [
+    (name, option)
+    for name, make in CALLABLES.items()
+    for option in inspect.signature(make).parameters
+    if option in INTS
+]
+
+
+def variables(made):
+    return [tf.convert_to_tensor(variable) for variable in made.variables]
+
+
+def are_equal(first, second):
+    pairs = zip(variables(first), variables(second), strict=True)
+    return all(np.array_equal(a, b) for a, b in pairs)
+
+
+def test_the_table_has_every_option_that_is_an_int():
+    options = {o for make in CALLABLES.values() for o in inspect.signature(make).parameters}
+    others = {"axes", "conv", "corner", "coupling", "dropout", "dtype", "event_shape"}
+    others |= {"exponential", "input_shape", "log_scale_bound", "name", "output_channels", "seed"}
+    others |= {"threshold", "validate_args", "with_log_scale"}
+    assert options - others == set(INTS)
+
+
+@pytest.mark.parametrize("name, option", WITH_OPTION)
+def test_ints_of_numpy_are_ints(name, option):
+    make = functools.partial(CALLABLES[name], seed=0)
+    assert are_equal(make(**{option: np.int64(INTS[option])}), make(**{option: INTS[option]}))
+
+
+@pytest.mark.parametrize("name, option", WITH_OPTION)
+def test_what_is_no_positive_int_is_refused(name, option):
+    for wrong in (True, np.True_, 0, -1, 1.0, "2", [2]):
+        with pytest.raises(ValueError, match=rf"`{option}` must be .*; got"):
+            CALLABLES[name](**{option: wrong})
+
+
+WITH_DROPOUT = [n for n in CALLABLES if "dropout" in inspect.signature(CALLABLES[n]).parameters]
+
+
+@pytest.mark.parametrize("name", WITH_DROPOUT)
+def test_dropout_is_a_rate(name):
+    for wrong in (-0.1, 1, 1.5, float("nan"), True, "0.1", None):
+        with pytest.raises(ValueError, match="`dropout` must be a number from 0 to below 1; got"):
+            CALLABLES[name](dropout=wrong)
+
+
+@pytest.mark.parametrize("name", CALLABLES)
+def test_seeds(name):
+    make = CALLABLES[name]
+    if are_equal(make(seed=0), make(seed=1)):
+        pytest.skip("nothing is random in it")
+    assert are_equal(make(seed=np.int64(1)), make(seed=1))
+    for wrong in (-1, True, 0.5, "1", [-1]):
+        with pytest.raises(ValueError, match="`seed` must be an int of at least 0, or None; got"):
+            make(seed=wrong)
+    # Without one they follow Keras.
+    keras.utils.set_random_seed(3)
+    first, second = make(), make()
+    keras.utils.set_random_seed(3)
+    assert are_equal(make(), first)
+    assert not are_equal(first, second)
+
+
+def test_samples_without_a_seed_follow_that_of_keras():
+    model = tic.FlowModel(CALLABLES["conf"](seed=0))
+    keras.utils.set_random_seed(3)
+    first, second = model.sample(2), model.sample(2)
+    keras.utils.set_random_seed(3)
+    np.testing.assert_array_equal(model.sample(2), first)
+    assert np.all(first != second)
+    with pytest.raises(ValueError, match="`seed` must be an int of at least 0, or None; got -1"):
+        model.sample(2, seed=-1)
+
+
+@pytest.mark.parametrize("name", [name for name in CALLABLES if name not in ("conv_net", "mlp")])
+def test_event_shapes_that_are_none(name):
+    for wrong in (None, 4, [4, 4], [None, 4, None], "abc", [4.5, 4, 4], [4, 4, 0], []):
+        with pytest.raises(ValueError, match=r"`event_shape` must be .*; got"):
+            CALLABLES[name].func(wrong)
+
+
+def test_more_levels_than_an_image_has():
+    with pytest.raises(ValueError, match="multiples of 2\\^levels, levels being 1000000000"):
+        tic.glow([8, 8, 1], levels=10**9)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_an_empty_batch_stays_empty(name):
+    case = LAYERS[name]
+    bijector, y = case.bijector(tf.float32), case.input([2, 0], tf.float32)
+    x = bijector.inverse(y)
+    assert x.shape == [2, 0, *bijector.inverse_event_shape(case.event_shape)]
+    assert bijector.forward(tf.identity(x)).shape == y.shape
+    ildj = bijector.inverse_log_det_jacobian(tf.identity(y), case.event_ndims)
+    assert ildj.shape in ([], [2, 0])
+
+
+def test_an_empty_batch_of_a_flow():
+    flow = tic.glow([4, 4, 1], 1, 1, conv="periodic", width=4, conditional=2)
+    model = tic.FlowModel(flow)
+    x, labels = tf.zeros([0, 4, 4, 1]), tf.zeros([0], tf.int32)
+    assert flow.log_prob(x, bijector_kwargs={"condition": labels}).shape == [0]
+    assert model((x, labels)).shape == [0]
+    assert model.sample(0, condition=1).shape == [0, 4, 4, 1]
+    assert model.sample([0, 3], condition=labels[:, tf.newaxis]).shape == [0, 3, 4, 4, 1]

@@ -1,0 +1,67 @@
+"""Samples of a distribution, in a graph that is traced once for all numbers of them."""
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_invconv.bijectors import _parameters as params
+
+tfb = tfp.bijectors
+tfd = tfp.distributions
+
+
+class Sampler:
+    """Draws so many samples as an array says, each with its own condition."""
+
+    def __init__(self, distribution, arguments_of):
+        self._distribution, self._arguments_of = distribution, arguments_of
+        # Not `distribution.sample`: a number or shape of Python's would be traced anew each time.
+        self._draw = tf.function(self._samples, reduce_retracing=True)
+        self._draw_at = tf.function(self._samples_at, reduce_retracing=True)
+
+    def __call__(self, shape, seed, condition, temperature):
+        """Samples `shape + batch_shape + event_shape`, the condition's batch like their first."""
+        distribution = self._distribution
+        if tf.get_static_value(tf.reduce_prod(shape)) == 0:
+            static = tf.get_static_value(shape).tolist()
+            return tf.zeros(
+                static + distribution.batch_shape + distribution.event_shape, distribution.dtype
+            )
+        count, batch_shape = tf.reduce_prod(shape), distribution.batch_shape_tensor()
+        if condition is not None:
+            size = tf.shape(condition)[-1:]
+            condition = tf.broadcast_to(condition, tf.concat([shape, batch_shape, size], 0))
+            condition = tf.reshape(condition, tf.concat([[count], batch_shape, size], 0))
+        if temperature == 1:
+            samples = self._draw(count, seed, condition)
+        else:
+            temperature = tf.constant(temperature, distribution.dtype)
+            samples = self._draw_at(count, seed, condition, temperature)
+        return tf.reshape(samples, tf.concat([shape, tf.shape(samples)[1:]], 0))
+
+    def _samples(self, count, seed, condition):
+        return self._distribution.sample(count, seed=seed, **self._arguments_of(condition))
+
+    def _samples_at(self, count, seed, condition, temperature):
+        base = self._distribution.distribution
+        scaling = [tfb.Shift(base.mean()), tfb.Scale(temperature), tfb.Shift(-base.mean())]
+        tempered = tfd.TransformedDistribution(base, tfb.Chain(scaling))
+        flow = tfd.TransformedDistribution(tempered, self._distribution.bijector)
+        return flow.sample(count, seed=seed, **self._arguments_of(condition))
+
+
+def as_shape(sample_shape, caller):
+    """The sample shape as a tensor, of a number of samples or a shape.
+
+    Raises:
+      ValueError: if it is of anything but ints of at least zero.
+    """
+    if tf.is_tensor(sample_shape):
+        return tf.reshape(tf.cast(sample_shape, tf.int32), [-1])
+    sizes = [sample_shape] if np.ndim(sample_shape) == 0 else list(sample_shape)
+    if not all(params.is_integer(size) and size >= 0 for size in sizes):
+        raise ValueError(
+            f"{caller}: the number or shape of samples must be of ints of at least 0; got "
+            f"{sample_shape!r}."
+        )
+    return tf.constant([int(size) for size in sizes], tf.int32, [len(sizes)])

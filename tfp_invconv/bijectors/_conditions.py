@@ -1,0 +1,75 @@
+"""Conditions, labels or vectors, and their way to the layers that take one."""
+
+import numpy as np
+import tensorflow as tf
+
+
+def arguments(bijector, condition):
+    """The keyword arguments that hand a condition to a bijector, through TFP's own around it."""
+    if getattr(bijector, "takes_condition", False):
+        return {"condition": condition}
+    if hasattr(bijector, "bijectors"):
+        # What TFP's compositions want: a dictionary of arguments for each layer's name.
+        by_name = {b.name: arguments(b, condition) for b in tf.nest.flatten(bijector.bijectors)}
+        return {name: kwargs for name, kwargs in by_name.items() if kwargs}
+    if hasattr(bijector, "bijector"):
+        return arguments(bijector.bijector, condition)
+    return {}
+
+
+def take_condition(bijector):
+    """Whether a condition reaches a layer of this bijector."""
+    return bool(arguments(bijector, None))
+
+
+def size(bijector):
+    """How many numbers a condition has, or classes there are; None where no layer says so."""
+    layers = [] if bijector is None else [bijector, *bijector.submodules]
+    sizes = (getattr(layer, "condition_size", None) for layer in layers)
+    return next((size for size in sizes if size), None)
+
+
+def vectors(condition, batch_rank, size, caller):
+    """The condition as vectors, `[..., size]`: those of integers are labels, made one-hot.
+
+    Args:
+      condition: float tensor `[..., size]`; or a tensor of integers, labels `[...]` or, where it
+        has more axes than the batch, labels `[..., 1]` or one-hot vectors `[..., size]`.
+      batch_rank: number of batch dimensions.
+      size: numbers in a vector and number of classes; None leaves the condition as it is.
+      caller: for errors.
+
+    Raises:
+      ValueError: if a label is not one of 0 ... size - 1, where its value is known; or the rank
+        of the labels is not.
+      InvalidArgumentError: likewise, within a `tf.function`.
+    """
+    condition = tf.convert_to_tensor(condition)
+    if size is None or not (condition.dtype.is_integer or condition.dtype.is_bool):
+        return condition
+    if condition.shape.rank is None:
+        raise ValueError(
+            f"{caller}: the rank of integer conditions must be known. A compiled model that was "
+            "given labels of different ranks must be compiled again."
+        )
+    if condition.shape.rank > batch_rank and condition.shape[-1] == size:
+        return tf.cast(condition, tf.float32)
+    if condition.shape.rank > batch_rank and condition.shape[-1] == 1:
+        condition = condition[..., 0]
+    labels = tf.cast(condition, tf.int64)
+    message = f"{caller}: labels must be from 0 to {size - 1}; got"
+    known = tf.get_static_value(labels)
+    if known is not None:
+        check_labels(known, size, caller)
+        return tf.one_hot(labels, size)
+    is_class = (labels >= 0) & (labels < size)
+    bad = tf.boolean_mask(labels, ~is_class)
+    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(is_class), [message, bad])]):
+        return tf.one_hot(labels, size)
+
+
+def check_labels(labels, size, caller):
+    """Raises a ValueError if one of the integers is none of 0 ... size - 1."""
+    bad = labels[(labels < 0) | (labels >= size)]
+    if np.size(bad):
+        raise ValueError(f"{caller}: labels must be from 0 to {size - 1}; got {bad.flat[0]}.")
