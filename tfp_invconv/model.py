@@ -324,7 +324,7 @@ class FlowModel(keras.Model):
             "name": self.name,
             "builder": registered,
             "arguments": keras.saving.serialize_keras_object(arguments),
-            "frozen": [v.name for v in self.flow_variables if not v.trainable],
+            "frozen": [i for i, v in enumerate(self.flow_variables) if not v.trainable],
         }
 
     @classmethod
@@ -342,8 +342,9 @@ class FlowModel(keras.Model):
             )
         arguments = keras.saving.deserialize_keras_object(config["arguments"])
         model = cls(builder, name=config["name"], **arguments)
-        for variable in model.flow_variables if "frozen" in config else []:
-            variable.trainable = variable.name not in config["frozen"]
+        # By their places: Keras numbers the names of its seeds anew in each process.
+        for i, variable in enumerate(model.flow_variables if "frozen" in config else []):
+            variable.trainable = i not in config["frozen"]
         return model
 
     def export(

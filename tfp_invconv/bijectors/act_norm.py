@@ -165,13 +165,16 @@ class ActNorm(ParameterBijector):
             changed = tf.reduce_any(self.shift != 0) | tf.reduce_any(self.log_scale != 0)
             return not bool(changed)
 
-    def _fit_or_warn(self, x):
-        """Where it awaits data or training starts, unless it has been trained or loaded."""
-        if not (self.awaits_data or _is_gradient_taken()) or not self.is_identity:
-            return
-        if self.awaits_data:
+    def _fit_if_awaiting(self, x):
+        # A layer that is not the identity has been trained or loaded: it stays as it is.
+        if not self.awaits_data:
+            self.warn_if_not_fitted()
+        elif self.is_identity:
             self.initialize(x)
-        else:
+
+    def warn_if_not_fitted(self):
+        """Warns if a gradient is being taken, and it is still the identity."""
+        if _is_gradient_taken() and self.is_identity:
             warnings.warn(
                 f"{self.name}: training starts, and it is still the identity. Fit it to a batch "
                 "first: by initialize, its own or that of a tic.FlowModel for a whole flow.",
@@ -181,7 +184,7 @@ class ActNorm(ParameterBijector):
 
     def _inverse(self, y):
         params.check_event(y, self.name, "[C]", self.shift.shape[-1])
-        self._fit_or_warn(y)
+        self._fit_if_awaiting(y)
         return (y + self.shift) * tf.exp(self.log_scale)
 
     def _forward(self, x):

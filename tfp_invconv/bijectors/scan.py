@@ -203,8 +203,13 @@ class Scan(OnePassBijector):
     def _run(self, direction, x, order, kwargs):
         """The steps with the indices `order`, one after the other: value and log-determinant."""
         x = self._with_batch_of_steps(x)
-        if any(getattr(layer, "awaits_data", False) for layer in self.bijector.submodules):
+        fitted_to_data = [m for m in self.bijector.submodules if hasattr(m, "awaits_data")]
+        if any(layer.awaits_data for layer in fitted_to_data):
             self._initialize(x, kwargs)
+        elif direction == "inverse":
+            # Those of the steps have slices, not variables, and can't know.
+            for layer in fitted_to_data:
+                layer.warn_if_not_fitted()
         kwargs = tf.nest.map_structure(tf.convert_to_tensor, kwargs)
         training = nets.training_phase()
         state = self._state() if training else []
@@ -284,7 +289,6 @@ class Scan(OnePassBijector):
 
     def _initialize(self, x, kwargs):
         """Lets each step in turn fit its layers that await data: see `ActNorm`."""
-        waiting = [m for m in self.bijector.submodules if getattr(m, "awaits_data", False)]
         rows = []
         for i in range(self.length):
             slices = [
@@ -300,8 +304,9 @@ class Scan(OnePassBijector):
         for reference, column in zip(self._references, zip(*rows, strict=True), strict=True):
             if isinstance(reference, tf.Variable):
                 reference.assign(tf.stack([tf.convert_to_tensor(value) for value in column]))
-        for layer in waiting:
-            layer.awaits_data = False
+        for layer in self.bijector.submodules:
+            if hasattr(layer, "awaits_data"):
+                layer.awaits_data = False
 
 
 def unrolled(bijector):
