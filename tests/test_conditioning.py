@@ -170,8 +170,9 @@ def test_labels_of_every_kind(flow, kind):
     x = events(flow, 4)
     expected = flow.log_prob(x, **conditional(labels))
     given = AS_LABELS[kind](labels)
-    for each in (flow.log_prob, tf.function(flow.log_prob)):
-        log_prob = each(tf.identity(x), **conditional(given))
+    jitted = kind == "[N, 1]"
+    for each in (flow.log_prob, tf.function(flow.log_prob, jit_compile=jitted)):
+        log_prob = each(tf.identity(x), **conditional(tf.constant(given)))
         np.testing.assert_allclose(log_prob, expected, rtol=1e-6)
 
 
@@ -260,6 +261,8 @@ def test_a_condition_that_would_be_dropped_is_an_error():
     model = conditional_model()
     with pytest.raises(ValueError, match="conditions of a data set belong into it"):
         model.fit(data.map(lambda x, y: x), labels, verbose=0)
+    with pytest.raises(ValueError, match="got a target beside pairs"):
+        model.fit((x, labels), labels, verbose=0)
     model = tic.FlowModel(tic.conf, event_shape=[2], depth=1, width=4)
     model.compile("adam")
     for call in [

@@ -38,9 +38,11 @@ class Pairs:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         if self.are_needed and y is not None and not isinstance(x, (tuple, list)):
             x = (x, y)
-        elif y is not None and sample_weight is None:
-            # With weights Keras wants a target, whatever it is.
+        elif y is not None and sample_weight is None:  # With weights Keras wants any target.
             self.check_takes_condition()
+            raise ValueError(
+                f"{self._model}: got a target beside pairs (x, condition), and would drop it."
+            )
         self.split(x)
         return x, None, sample_weight
 

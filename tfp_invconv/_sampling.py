@@ -1,5 +1,7 @@
 """Samples of a distribution, in a graph that is traced once for all numbers of them."""
 
+import warnings
+
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -65,3 +67,19 @@ def as_shape(sample_shape, caller):
             f"{sample_shape!r}."
         )
     return tf.constant([int(size) for size in sizes], tf.int32, [len(sizes)])
+
+
+def warn_if_not_finite(samples, distribution, caller):
+    """Warns with the number of samples that are not finite, if there are any."""
+    event_axes = list(range(-distribution.event_shape.rank, 0))
+    # Those of a discrete distribution are ints.
+    is_finite = tf.math.is_finite(tf.cast(samples, tf.float64))
+    finite = tf.reduce_all(is_finite, event_axes)
+    bad = int(tf.reduce_sum(tf.cast(~finite, tf.int32)))
+    if bad:
+        warnings.warn(
+            f"{caller}: {bad} of {int(tf.size(finite))} samples are not finite. Is the learning "
+            "rate too high? tic.condition_report shows which layer does it.",
+            RuntimeWarning,
+            stacklevel=3,
+        )

@@ -1,14 +1,12 @@
 """A Keras model around a TFP distribution: maximum likelihood by `fit`."""
 
 import math
-import warnings
 
 import keras
-import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_invconv import _inputs, _pairs, _replicas, _sampling, _variables
+from tfp_invconv import _inputs, _pairs, _replicas, _sampling, _saving, _variables
 from tfp_invconv.bijectors import _parameters as params
 
 tfd = tfp.distributions
@@ -26,7 +24,9 @@ class FlowModel(keras.Model):
 
     It finds the variables of the distribution and of the Keras networks in it (which neither
     `tf.Module` nor Keras does), fits every `ActNorm` that is still the identity to the first
-    batch before the first step of `fit`, and checks that the data are finite.
+    batch before the first step of `fit`, and checks that the data are finite events of the right
+    shape. It warns of data whose density would be absurd: whole numbers, and pixels of another
+    scale than a flow of pixels expects. Sample weights multiply the log_prob of their events.
 
     *Conditions*: where the distribution's bijector takes one (see `ConditionalChain`), the model's
     input is a pair `(x, condition)`, and `fit`, `evaluate` and `predict` take the condition
@@ -74,7 +74,7 @@ class FlowModel(keras.Model):
             distribution = builder(**arguments)
         if not isinstance(distribution, tfd.Distribution) or (arguments and builder is None):
             raise TypeError(
-                f"FlowModel: needs a tfd.Distribution, or a function that returns one and its "
+                "FlowModel: needs a tfd.Distribution, or a function that returns one and its "
                 f"arguments; got {distribution!r} and the arguments {sorted(arguments)}."
             )
         _variables.check_constants(distribution)
@@ -127,7 +127,8 @@ class FlowModel(keras.Model):
 
         Raises:
           ValueError: if the temperature is negative or NaN, or is not one and the distribution has
-            no bijector, hence no latents.
+            no bijector, hence no latents; if there is a condition that no layer takes, or a label
+            of no class.
 
         Warns:
           RuntimeWarning: if samples are not finite; not within a `tf.function`.
@@ -147,20 +148,8 @@ class FlowModel(keras.Model):
             condition = self._pairs.vectors(condition, batch_rank)
         samples = self._draw(shape, params.stateless_seed(seed), condition, temperature)
         if tf.executing_eagerly():
-            self._warn_if_not_finite(samples)
+            _sampling.warn_if_not_finite(samples, self.distribution, f"{self.name}.sample")
         return samples
-
-    def _warn_if_not_finite(self, samples):
-        event_axes = list(range(-self.distribution.event_shape.rank, 0))
-        finite = tf.reduce_all(tf.math.is_finite(tf.cast(samples, self.compute_dtype)), event_axes)
-        bad = int(tf.reduce_sum(tf.cast(~finite, tf.int32)))
-        if bad:
-            warnings.warn(
-                f"{self.name}.sample: {bad} of {int(tf.size(finite))} samples are not finite. Is "
-                "the learning rate too high? tic.condition_report shows which layer does it.",
-                RuntimeWarning,
-                stacklevel=3,
-            )
 
     def compile(self, *args, **kwargs):
         """As `keras.Model.compile`; there is no `loss` to choose.
@@ -168,7 +157,7 @@ class FlowModel(keras.Model):
         Raises:
           ValueError: if a loss is given.
         """
-        if args[1:] or kwargs.get("loss") is not None:
+        if any(loss is not None for loss in (*args[1:2], kwargs.get("loss"))):
             raise ValueError(
                 f"{self.name}.compile: there is no loss to choose: a flow is fitted by maximum "
                 "likelihood, -mean(log_prob). Leave `loss` out."
@@ -185,9 +174,14 @@ class FlowModel(keras.Model):
         """As `keras.Model.fit`, on batches of events: a `tf.data.Dataset`, an array, a PyDataset.
 
         Raises:
-          ValueError: if the distribution has no trainable variables, there are no data, or an
-            array has a NaN or an infinity in it.
-          InvalidArgumentError: at the first batch of a `tf.data.Dataset` with a NaN or an infinity.
+          ValueError: if the distribution has no trainable variables; there are no data, or they
+            are not batches of its events; or an array, also one of conditions or sample weights,
+            has a NaN, an infinity or a label of no class in it.
+          TypeError: if the events are not floats.
+          InvalidArgumentError: likewise, at the first such batch of a data set.
+
+        Warns:
+          UserWarning: if the data are whole numbers, or are not of the scale of the flow's.
         """
         if not self.trainable_variables:
             raise ValueError(
@@ -247,7 +241,6 @@ class FlowModel(keras.Model):
         Raises:
           ValueError: if it has a NaN or an infinity in it, or a label of no class.
         """
-        _inputs.check_batch(x, self._pairs.classes, f"{self.name}.initialize")
         layers = [
             m
             for m in self.distribution.submodules
@@ -255,6 +248,7 @@ class FlowModel(keras.Model):
         ]
         if not layers:
             return
+        _inputs.check_batch(x, self._pairs.classes, f"{self.name}.initialize")
         x = tf.nest.map_structure(tf.convert_to_tensor, x)
         x = _replicas.from_chief(x, self.distribute_strategy)
         for layer in layers:
@@ -310,20 +304,9 @@ class FlowModel(keras.Model):
         Raises:
           ValueError: if the model was made from a distribution, or the builder is not registered.
         """
-        builder, arguments = self._made_by
-        registered = builder and keras.saving.get_registered_name(builder)
-        if builder is None or keras.saving.get_registered_object(registered) is not builder:
-            raise ValueError(
-                f"{self.name}: can't be saved whole, since a distribution does not say how it was "
-                "made. Make the model from a builder, FlowModel(tic.glow, event_shape=...), your "
-                "own decorated with keras.saving.register_keras_serializable(); or save its "
-                "weights: save_weights, or tf.train.Checkpoint(distribution=...)."
-            )
-        arguments = {key: _as_saved(value) for key, value in arguments.items()}
         return {
             "name": self.name,
-            "builder": registered,
-            "arguments": keras.saving.serialize_keras_object(arguments),
+            **_saving.config(*self._made_by, self.name),
             "frozen": [i for i, v in enumerate(self.flow_variables) if not v.trainable],
         }
 
@@ -334,13 +317,7 @@ class FlowModel(keras.Model):
         Raises:
           ValueError: if there is no builder registered under that name.
         """
-        builder = keras.saving.get_registered_object(config["builder"], custom_objects)
-        if builder is None:
-            raise ValueError(
-                f"FlowModel: there is no registered builder {config['builder']!r}; import the "
-                "module that decorates it with keras.saving.register_keras_serializable()."
-            )
-        arguments = keras.saving.deserialize_keras_object(config["arguments"])
+        builder, arguments = _saving.builder_and_arguments(config, custom_objects)
         model = cls(builder, name=config["name"], **arguments)
         # By their places: Keras numbers the names of its seeds anew in each process.
         for i, variable in enumerate(model.flow_variables if "frozen" in config else []):
@@ -364,10 +341,3 @@ class FlowModel(keras.Model):
 
 def _weighted(log_prob, sample_weight):
     return log_prob if sample_weight is None else log_prob * tf.cast(sample_weight, log_prob.dtype)
-
-
-def _as_saved(argument):
-    """A dtype by its name: NumPy's classes are not read back by Keras."""
-    is_class = isinstance(argument, type) and issubclass(argument, np.generic)
-    is_dtype = is_class or isinstance(argument, (np.dtype, tf.DType))
-    return tf.as_dtype(argument).name if is_dtype else argument

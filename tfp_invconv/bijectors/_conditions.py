@@ -57,14 +57,14 @@ def vectors(condition, batch_rank, size, caller):
     if condition.shape.rank > batch_rank and condition.shape[-1] == 1:
         condition = condition[..., 0]
     labels = tf.cast(condition, tf.int64)
-    message = f"{caller}: labels must be from 0 to {size - 1}; got"
     known = tf.get_static_value(labels)
     if known is not None:
         check_labels(known, size, caller)
         return tf.one_hot(labels, size)
-    is_class = (labels >= 0) & (labels < size)
-    bad = tf.boolean_mask(labels, ~is_class)
-    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(is_class), [message, bad])]):
+    message = f"{caller}: labels must be from 0 to {size - 1}; got some from"
+    least, most = tf.reduce_min(labels), tf.reduce_max(labels)
+    is_class = tf.reduce_all((labels >= 0) & (labels < size))
+    with tf.control_dependencies([tf.debugging.Assert(is_class, [message, least, "to", most])]):
         return tf.one_hot(labels, size)
 
 
