@@ -12,7 +12,7 @@ for the bottom corners and upper for the top ones.
 import numpy as np
 import tensorflow as tf
 
-from tfp_invconv.ops.traced_once import traced_once
+from tfp_invconv.ops.own_gradient import with_gradient
 
 CORNERS = ("top_left", "top_right", "bottom_left", "bottom_right")
 
@@ -27,7 +27,6 @@ def is_right(corner):
     return corner.endswith("right")
 
 
-@traced_once
 def triangular_kernel(kernel, log_scale, corner):
     """The kernel with a triangular corner tap.
 
@@ -51,7 +50,6 @@ def triangular_kernel(kernel, log_scale, corner):
     return kernel * tf.constant(mask, kernel.dtype) + diagonal
 
 
-@traced_once
 def causal_conv(x, kernel, corner):
     """Convolves `x` with a quadrant kernel.
 
@@ -66,37 +64,40 @@ def causal_conv(x, kernel, corner):
     if kernel.shape.rank == 4:
         return _shared_conv(x, kernel, corner)
     x = broadcast_batch(x, kernel)
-    size, channels, shape = kernel.shape[-4], kernel.shape[-1], x.shape
-    height, width = tf.shape(x)[-3], tf.shape(x)[-2]
-    x = tf.pad(x, pad_near(x, corner, size - 1, size - 1))
-    taps = [x[..., a : a + height, b : b + width, :] for a in range(size) for b in range(size)]
-    patches = tf.concat(taps, -1)
-    patches = tf.reshape(patches, tf.concat([tf.shape(x)[:-3], [-1, size**2 * channels]], 0))
+    size, channels = kernel.shape[-4], kernel.shape[-1]
     matrix_shape = tf.concat([tf.shape(kernel)[:-4], [size**2 * channels, channels]], 0)
-    z = tf.matmul(patches, tf.reshape(_from_top_left(kernel, corner), matrix_shape))
-    z = tf.reshape(z, tf.concat([tf.shape(z)[:-2], [height, width, channels]], 0))
-    z.set_shape(shape)
+    matrix = tf.reshape(_from_top_left(kernel, corner), matrix_shape)
+    z = tf.reshape(tf.matmul(_patches(x, size, corner), matrix), tf.shape(x))
+    z.set_shape(x.shape)
     return z
 
 
-def filter_gradient(x, upstream, size, corner):
-    """The gradient of sum(causal_conv(x, kernel, corner) * upstream) for a kernel of m x m taps.
+def filter_gradient(x, upstream, kernel, corner):
+    """The gradient of sum(causal_conv(x, kernel, corner) * upstream) for the kernel.
 
     Args:
-      x: `[..., H, W, C]`.
+      x: `[..., H, W, C]`, of the batch shape of the convolution.
       upstream: `[..., H, W, C]`.
-      size: m.
+      kernel: `[B..., m, m, C, C]`, for its shape.
       corner: one of `CORNERS`.
 
     Returns:
-      `[m, m, C, C]`.
+      `[B..., m, m, C, C]`.
     """
+    size, channels = kernel.shape[-4], kernel.shape[-1]
+    if kernel.shape.rank > 4:
+        upstream = tf.reshape(upstream, tf.concat([tf.shape(x)[:-3], [-1, channels]], 0))
+        gradient = tf.matmul(_patches(x, size, corner), upstream, transpose_a=True)
+        axes = tf.raw_ops.BroadcastGradientArgs(s0=tf.shape(kernel)[:-4], s1=tf.shape(x)[:-3]).r0
+        gradient = tf.reshape(tf.reduce_sum(gradient, axes), tf.shape(kernel))
+        gradient.set_shape(kernel.shape)
+        return _from_top_left(gradient, corner)
     images, upstream = _images(x), _images(upstream)
     # Padded here, since TensorFlow's kernels for explicit paddings take two to three times as long.
     images = tf.pad(images, pad_near(images, corner, size - 1, size - 1))
     gradient = tf.raw_ops.Conv2DBackpropFilter(
         input=images,
-        filter_sizes=[size, size, x.shape[-1], x.shape[-1]],
+        filter_sizes=kernel.shape,
         out_backprop=upstream,
         strides=[1, 1, 1, 1],
         padding="VALID",
@@ -104,26 +105,31 @@ def filter_gradient(x, upstream, size, corner):
     return _from_top_left(gradient, corner)
 
 
+def _patches(x, size, corner):
+    """What each pixel sees: `[..., H W, m m C]`, in the order of `_from_top_left`."""
+    height, width = tf.shape(x)[-3], tf.shape(x)[-2]
+    x = tf.pad(x, pad_near(x, corner, size - 1, size - 1))
+    taps = [x[..., a : a + height, b : b + width, :] for a in range(size) for b in range(size)]
+    shape = tf.concat([tf.shape(x)[:-3], [-1, size**2 * x.shape[-1]]], 0)
+    return tf.reshape(tf.concat(taps, -1), shape)
+
+
 def _shared_conv(x, kernel, corner):
     """The convolution with one kernel for all images."""
     size = kernel.shape[0]
 
-    @tf.custom_gradient
     def conv(x, kernel):
         images = _images(x)
         paddings = pad_near(images, corner, size - 1, size - 1)
         z = tf.nn.conv2d(images, _from_top_left(kernel, corner), 1, paddings)
+        return tf.reshape(z, tf.shape(x))
 
-        def gradient(upstream):
-            opposite = CORNERS[-1 - CORNERS.index(corner)]
-            # Unshared, see `traced_once`.
-            unshared = causal_conv.__wrapped__
-            grad_x = unshared(upstream, tf.linalg.matrix_transpose(kernel), opposite)
-            return grad_x, filter_gradient(x, upstream, size, corner)
+    def gradient(_, upstream):
+        opposite = CORNERS[-1 - CORNERS.index(corner)]
+        grad_x = causal_conv(upstream, tf.linalg.matrix_transpose(kernel), opposite)
+        return [grad_x, filter_gradient(x, upstream, kernel, corner)]
 
-        return tf.reshape(z, tf.shape(x)), gradient
-
-    z = conv(x, kernel)
+    z = with_gradient(conv, gradient, x, kernel)
     z.set_shape(x.shape)
     return z
 

@@ -17,17 +17,17 @@ import functools
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.eager import record
 
 from tfp_invconv.ops.causal_conv import (
     CORNERS,
     broadcast_batch,
-    causal_conv,
     filter_gradient,
     is_bottom,
     is_right,
     pad_near,
 )
-from tfp_invconv.ops.traced_once import traced_once
+from tfp_invconv.ops.own_gradient import with_gradient
 
 # In numbers, columns times channels: rows up to the first are solved whole, wider ones in blocks
 # of about the second.
@@ -38,7 +38,6 @@ _BLOCK = 96
 _LARGEST_GROWTH = 30.0
 
 
-@traced_once
 def causal_solve(z, kernel, corner):
     """Returns the x with `causal_conv(x, kernel, corner) == z`.
 
@@ -53,29 +52,16 @@ def causal_solve(z, kernel, corner):
     Returns:
       `[..., H, W, C]`.
     """
-    # A custom gradient has the shape of its argument, so nothing may broadcast within.
+    # A gradient has the shape of its argument, so nothing may broadcast within.
     z = broadcast_batch(z, kernel)
 
-    @tf.custom_gradient
-    def solve(z, kernel):
-        x = _accurate(z, kernel, corner)
+    def gradient(x, upstream):
+        # From x K = z: dx K = dz - x dK, so one transposed solve serves both gradients.
+        opposite = CORNERS[-1 - CORNERS.index(corner)]
+        grad_z = causal_solve(upstream, tf.linalg.matrix_transpose(kernel), opposite)
+        return [grad_z, -filter_gradient(x, grad_z, kernel, corner)]
 
-        def gradient(upstream):
-            # From x K = z: dx K = dz - x dK, so one transposed solve serves both gradients.
-            opposite = CORNERS[-1 - CORNERS.index(corner)]
-            # Unshared, see `traced_once`.
-            unshared = causal_solve.__wrapped__
-            grad_z = unshared(upstream, tf.linalg.matrix_transpose(kernel), opposite)
-            if kernel.shape.rank == 4:
-                return grad_z, -filter_gradient(x, grad_z, kernel.shape[0], corner)
-            with tf.GradientTape() as tape:
-                tape.watch(kernel)
-                conv = causal_conv.__wrapped__(x, kernel, corner)
-            return grad_z, -tape.gradient(conv, kernel, grad_z)
-
-        return x, gradient
-
-    x = solve(z, kernel)
+    x = with_gradient(lambda z, kernel: _accurate(z, kernel, corner), gradient, z, kernel)
     x.set_shape(z.shape)
     return x
 
@@ -117,7 +103,9 @@ def _accurate(z, kernel, corner):
 
     # Growth that is NaN is too large as well.
     is_small = tf.reduce_all(_growth_of_probe(x[-1], kernel) < _LARGEST_GROWTH)
-    return tf.cond(is_small, lambda: tf.reshape(x[:-1], tf.shape(z)), again)
+    # Off the record: below two tapes TensorFlow builds all derivatives of a cond or a loop at once.
+    with record.stop_recording():
+        return tf.cond(is_small, lambda: tf.reshape(x[:-1], tf.shape(z)), again)
 
 
 def _probe(shape, dtype):
@@ -224,7 +212,10 @@ def _recur(z, couple, kernel, schedule, started, corner):
     nothing = tf.zeros_like(slabs(0))
     earlier = [nothing] * (size - 1 if one_block else size)
     x = tf.TensorArray(z.dtype, steps, element_shape=nothing.shape)
-    *_, x = tf.while_loop(lambda s, *_: s < steps, step, (0, earlier, x), maximum_iterations=steps)
+    with record.stop_recording():
+        *_, x = tf.while_loop(
+            lambda s, *_: s < steps, step, (0, earlier, x), maximum_iterations=steps
+        )
     return x.stack()
 
 

@@ -20,14 +20,13 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_invconv.ops.causal_conv import broadcast_batch
-from tfp_invconv.ops.traced_once import traced_once
+from tfp_invconv.ops.own_gradient import with_gradient
 
 # An FFT needs the channels out of the way: two transpositions, which up to this side cost more than
 # the product with a matrix (twice as much at 8 and 16, as much at 64, 0.7 of it at 128).
 _LONGEST_MATRIX = 64
 
 
-@traced_once
 def circular_conv(x, kernel):
     """Convolves `x` periodically with a k x k kernel.
 
@@ -44,7 +43,6 @@ def circular_conv(x, kernel):
     return multiply_frequencies(x, frequency_responses(kernel, *_size(x)))
 
 
-@traced_once
 def circular_solve(z, kernel):
     """Returns the x with `circular_conv(x, kernel) == z`.
 
@@ -61,7 +59,6 @@ def circular_solve(z, kernel):
     return multiply_frequencies(z, _inverse(responses, q, r))
 
 
-@traced_once
 def circular_log_abs_det(kernel, height, width):
     """log |det| of the convolution of H x W images: `[...]` for a kernel `[..., k, k, C, C]`."""
     logs = _log_abs_det(frequency_responses(kernel, height, width))
@@ -237,27 +234,24 @@ def _log_abs_det(matrices):
     """log |det| of complex `[..., C, C]`, with the gradient A^-H."""
     q, r = _factors(matrices)
 
-    @tf.custom_gradient
-    def log_abs_det(matrices):
-        def gradient(upstream):
-            inverse = _inverse(matrices, q, r)
-            upstream = tf.cast(upstream, matrices.dtype)[..., tf.newaxis, tf.newaxis]
-            return upstream * tf.linalg.adjoint(inverse)
+    def log_abs_det(_):
+        return tf.reduce_sum(tf.math.log(tf.abs(tf.linalg.diag_part(r))), -1)
 
-        return tf.reduce_sum(tf.math.log(tf.abs(tf.linalg.diag_part(r))), -1), gradient
+    def gradient(_, upstream):
+        upstream = tf.cast(upstream, matrices.dtype)[..., tf.newaxis, tf.newaxis]
+        return [upstream * tf.linalg.adjoint(_inverse(matrices, q, r))]
 
-    return log_abs_det(matrices)
+    return with_gradient(log_abs_det, gradient, matrices)
 
 
 def _inverse(matrices, q, r):
     """The inverse of A = Q R, differentiable with respect to A as often as one likes."""
 
-    @tf.custom_gradient
-    def inverse(matrices):
-        def gradient(upstream):
-            adjoint = tf.linalg.adjoint(_inverse(matrices, q, r))
-            return -tf.matmul(adjoint, tf.matmul(upstream, adjoint))
+    def inverse(_):
+        return tf.linalg.triangular_solve(r, tf.linalg.adjoint(q), lower=False)
 
-        return tf.linalg.triangular_solve(r, tf.linalg.adjoint(q), lower=False), gradient
+    def gradient(inverse, upstream):
+        adjoint = tf.linalg.adjoint(inverse)
+        return [-tf.matmul(adjoint, tf.matmul(upstream, adjoint))]
 
-    return inverse(matrices)
+    return with_gradient(inverse, gradient, matrices)

@@ -15,7 +15,6 @@ import tensorflow as tf
 
 from tfp_invconv.ops.causal_conv import broadcast_batch
 from tfp_invconv.ops.circular_conv import frequency_responses, multiply_frequencies
-from tfp_invconv.ops.traced_once import traced_once
 
 # A multiple of 3. Counting squarings too, no other one needs fewer products in float32 at norms
 # above 0.3, and in float64 12 or 15 would save one at most.
@@ -26,7 +25,6 @@ _DEGREE = 9
 _MOST_SQUARINGS = 16
 
 
-@traced_once
 def circular_exp_conv(x, kernel):
     """Convolves `x` with the exponential of a k x k kernel; `-kernel` gives the inverse.
 
@@ -42,7 +40,6 @@ def circular_exp_conv(x, kernel):
     return multiply_frequencies(x, _exponential(frequency_responses(kernel, height, width)))
 
 
-@traced_once
 def circular_exp_log_det(kernel, height, width):
     """log det of `circular_exp_conv` on H x W images: `[...]` for a kernel `[..., k, k, C, C]`."""
     offsets = tf.range(kernel.shape[-4]) - (kernel.shape[-4] - 1) // 2

@@ -2,10 +2,7 @@
 
 import tensorflow as tf
 
-from tfp_invconv.ops.traced_once import traced_once
 
-
-@traced_once
 def householder_product(reflections):
     """Q = (I - 2 v1 v1^T / v1^T v1) ... (I - 2 vn vn^T / vn^T vn) for the rows v of V.
 

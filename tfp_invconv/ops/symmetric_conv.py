@@ -13,8 +13,6 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from tfp_invconv.ops.traced_once import traced_once
-
 # A product with the matrix takes 1/2 to 2/3 of the time of the FFT for 128 to 512 points (100 and
 # 1000 rows, 2 cores, float32), as long at 1024 points, and several times as long at 2048.
 _LONGEST_MATRIX = 512
@@ -47,7 +45,6 @@ def dct1(x, axis=-1):
     return y
 
 
-@traced_once
 def symmetric_conv(x, response, axes):
     """Symmetric convolution along some axes, by the filter's frequency response.
 
