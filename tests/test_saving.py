@@ -146,8 +146,9 @@ def test_export_serves_the_density(tmp_path):
 
 
 def test_frozen_variables_stay_frozen_and_the_optimizer_goes_on(tmp_path):
-    model = tic.FlowModel(tic.glow, event_shape=[4, 4, 1], levels=1, depth=1, width=4, seed=0)
-    model.distribution.bijector.bijectors[-2].network.trainable = False
+    model = tic.FlowModel(tic.glow, event_shape=[4, 4, 1], levels=2, depth=1, width=4, seed=0)
+    (prior,) = (m for m in model.distribution.submodules if m.name == "split_prior")
+    prior.network.trainable = False
     next(v for v in model.flow_variables if v.name.endswith("act_norm.shift")).trainable = False
     model.compile(keras.optimizers.Adam(0.01))
     model.fit(images(), verbose=0)
@@ -163,6 +164,14 @@ def test_frozen_variables_stay_frozen_and_the_optimizer_goes_on(tmp_path):
     # And unfrozen, where the builder freezes.
     config = {**model.get_config(), "frozen": []}
     assert not tic.FlowModel.from_config(config).non_trainable_variables
+
+
+def test_the_state_of_a_dropout_is_never_trained_by_a_loaded_model(tmp_path):
+    model = trained(levels=1, dropout=0.3)
+    model.save(tmp_path / "flow.keras")
+    loaded = keras.saving.load_model(tmp_path / "flow.keras")
+    for each in (model, loaded):
+        assert [v.dtype for v in each.non_trainable_variables] == ["int64"] * 2
 
 
 SAVED = {
