@@ -160,7 +160,7 @@ def test_frozen_variables_stay_frozen_and_the_optimizer_goes_on(tmp_path):
     pairs = zip(loaded.optimizer.variables, model.optimizer.variables, strict=True)
     assert all(np.array_equal(a, b) for a, b in pairs)
     losses = [each.fit(images(), verbose=0).history["loss"] for each in (model, loaded)]
-    np.testing.assert_array_equal(*losses)
+    np.testing.assert_allclose(*losses, rtol=1e-6)
     # And unfrozen, where the builder freezes.
     config = {**model.get_config(), "frozen": []}
     assert not tic.FlowModel.from_config(config).non_trainable_variables
