@@ -17,6 +17,11 @@ CALLABLES = {
         for name in tic.__all__
         if inspect.isroutine(getattr(getattr(tic, name), "trainable", None))
     },
+    "Scan": functools.partial(
+        tic.Scan.trainable,
+        lambda seed: tic.EmergingConv.trainable([4, 4, 2], seed=seed),
+        length=2,
+    ),
     "glow": functools.partial(tic.glow, [4, 4, 1], levels=1, depth=1, width=4),
     "conf": functools.partial(tic.conf, [5], depth=1, width=4),
     "conv_net": functools.partial(tic.networks.conv_net, [4, 4, 2], 2, width=4),
@@ -29,6 +34,7 @@ INTS = {
     "depth": 1,
     "dilation": 2,
     "kernel_size": 3,
+    "length": 2,
     "levels": 1,
     "num_filters": 1,
     "num_reflections": 2,
@@ -55,7 +61,7 @@ def test_the_table_has_every_option_that_is_an_int():
     options = {o for make in CALLABLES.values() for o in inspect.signature(make).parameters}
     others = {"axes", "conv", "corner", "coupling", "dropout", "dtype", "event_shape"}
     others |= {"exponential", "input_shape", "log_scale_bound", "name", "output_channels", "seed"}
-    others |= {"threshold", "validate_args", "with_log_scale"}
+    others |= {"options", "remat", "threshold", "unroll", "validate_args", "with_log_scale"}
     assert options - others == set(INTS)
 
 
@@ -110,7 +116,9 @@ def test_samples_without_a_seed_follow_that_of_keras():
         model.sample(2, seed=-1)
 
 
-@pytest.mark.parametrize("name", [name for name in CALLABLES if name not in ("conv_net", "mlp")])
+@pytest.mark.parametrize(
+    "name", [name for name in CALLABLES if name not in ("conv_net", "mlp", "Scan")]
+)
 def test_event_shapes_that_are_none(name):
     for wrong in (None, 4, [4, 4], [None, 4, None], "abc", [4.5, 4, 4], [4, 4, 0], []):
         with pytest.raises(ValueError, match=r"`event_shape` must be .*; got"):

@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import tfp_invconv as tic
-from tfp_invconv.bijectors import scan as scan_module
+from tfp_invconv.bijectors import _loops
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -200,13 +200,13 @@ def test_steps_are_unrolled_under_xla_on_a_cpu_only(monkeypatch, compiled, gpus,
     found = []
 
     def count(x):
-        found.append(scan_module._unrolls(unroll))
+        found.append(_loops.unrolls(unroll))
         return x
 
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: gpus)
     tf.function(count, jit_compile=compiled)(tf.ones([1]))
     assert found == [unrolls]
-    assert scan_module._unrolls(None)  # eager
+    assert _loops.unrolls(None)  # eager
 
 
 def dropout_flows(shape=(4, 4, 1)):

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from tfp_invconv import _stacked_networks as stacks
 from tfp_invconv.bijectors import _parameters as params
 
 
@@ -99,41 +100,9 @@ def check_built(network, layer):
         )
 
 
-class StackedNetwork:
-    """Networks alike in structure, as one whose variables have a new first axis.
-
-    See `Scan`, which computes with its slices; it can't be called itself.
-    """
-
-    def __init__(self, network, variables):
-        """Args: one of the networks, built, and a stacked `tf.Variable` for each of its own."""
-        self.network = network
-        self.variables = variables
-
-
-class NetworkSlice:
-    """A network with other values for its variables.
-
-    A call leaves in `values` what the variables would be after it, such as a dropout's seed.
-    """
-
-    def __init__(self, network, values, training=None):
-        """Args: a built Keras layer, a tensor for each of its variables, and Keras's `training`."""
-        self.network = network
-        self.values = values
-        self._training = training
-
-    def __call__(self, inputs):
-        variables = self.network.variables
-        with keras.StatelessScope(list(zip(variables, self.values, strict=True))) as scope:
-            outputs = self.network(inputs, training=self._training)
-        self.values = [scope.get_current_value(variable) for variable in variables]
-        return outputs
-
-
 def check_input(network, x, layer):
     """Raises a ValueError if a Keras model was made for inputs of another shape than x."""
-    network = _model(network)
+    network = stacks.behind(network)
     inputs = getattr(network, "inputs", None)
     if inputs and not x.shape.is_compatible_with(inputs[0].shape):
         raise ValueError(
@@ -148,36 +117,9 @@ def variables(networks):
     for network in networks:
         if isinstance(network, keras.Layer):
             found += [variable.value for variable in network.variables]
-        elif isinstance(network, StackedNetwork):
+        elif isinstance(network, stacks.StackedNetwork):
             found += network.variables
     return found
-
-
-def structure(network):
-    """The configuration of a Keras layer without names, seeds and initializers."""
-    names = {layer.name: f"layer {i}" for i, layer in enumerate(network._flatten_layers())}
-
-    def anonymous(value):
-        if isinstance(value, dict):
-            skipped = ("seed", "initializer", "shared_object_id")
-            return {k: anonymous(v) for k, v in value.items() if not k.endswith(skipped)}
-        if isinstance(value, (list, tuple)):
-            return [anonymous(part) for part in value]
-        return names.get(value, value) if isinstance(value, str) else value
-
-    return anonymous(network.get_config())
-
-
-class _Phase(keras.Layer):
-    """Returns whether a Keras model trains, which Keras tells only to layers."""
-
-    def call(self, training=None):
-        return training
-
-
-def training_phase():
-    """Whether a Keras model that is being called trains; None outside of one."""
-    return _Phase()()
 
 
 def variable_dtype(dtype):
@@ -187,13 +129,13 @@ def variable_dtype(dtype):
 
 def takes_condition(network):
     """Whether it is a Keras model with a second input."""
-    model = _model(network)
+    model = stacks.behind(network)
     return isinstance(model, keras.Model) and len(model.inputs) == 2
 
 
 def condition_size(network):
     """How many numbers its second input has; None if it has none or does not say."""
-    inputs = getattr(_model(network), "inputs", None) or []
+    inputs = getattr(stacks.behind(network), "inputs", None) or []
     return inputs[1].shape[-1] if len(inputs) == 2 else None
 
 
@@ -211,7 +153,7 @@ def call(network, x, condition, layer):
     """
     if not takes_condition(network):
         return tf.cast(network(x), x.dtype)
-    size = _model(network).inputs[1].shape[-1]
+    size = stacks.behind(network).inputs[1].shape[-1]
     if condition is None:
         raise ValueError(
             f"{layer}: needs a condition of {size} numbers or of one of {size} classes, as the "
@@ -232,11 +174,6 @@ def asinh(x):
     sign = tf.where(x < 0, -tf.ones_like(x), tf.ones_like(x))
     size = sign * x
     return sign * tf.math.log(size + tf.sqrt(1.0 + size * size))
-
-
-def _model(network):
-    """The Keras model behind a network or its slice."""
-    return network.network if isinstance(network, (StackedNetwork, NetworkSlice)) else network
 
 
 def _policy(dtype):

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_invconv import _stacked_networks as stacked_networks
 from tfp_invconv import _variables
 from tfp_invconv import networks as nets
 from tfp_invconv.bijectors import _parameters as params
@@ -17,7 +18,7 @@ tfb = tfp.bijectors
 
 def is_stack(value):
     """Whether it is a reference, a `tf.Variable` or a deferred tensor, or a stack of networks."""
-    return params.is_ref(value) or isinstance(value, nets.StackedNetwork)
+    return params.is_ref(value) or isinstance(value, stacked_networks.StackedNetwork)
 
 
 def replaced(value, replace, is_part=is_stack):
@@ -35,16 +36,10 @@ def replaced(value, replace, is_part=is_stack):
     return value
 
 
-def references(bijector):
-    """The references in a bijector, each once, those in stacks of networks among them."""
+def parts(bijector):
+    """The parts that `replaced` replaces, each once."""
     found = {}
-
-    def note(part):
-        for reference in part.variables if isinstance(part, nets.StackedNetwork) else [part]:
-            found[id(reference)] = reference
-        return part
-
-    replaced(bijector, note)
+    replaced(bijector, lambda part: found.setdefault(id(part), part))
     return list(found.values())
 
 
@@ -121,10 +116,12 @@ class _Stacking:
     def _networks(self, networks, where):
         for network in networks:
             nets.check_built(network, where)
-        _check_alike([nets.structure(network) for network in networks], f"{where}'s layers")
+        _check_alike(
+            [stacked_networks.structure(network) for network in networks], f"{where}'s layers"
+        )
         rows = zip(*(network.variables for network in networks), strict=True)
         variables = [self.stack(row, f"{where}.{row[0].path}") for row in rows]
-        return nets.StackedNetwork(networks[0], variables)
+        return stacked_networks.StackedNetwork(networks[0], variables)
 
 
 def _numbers_of(bijector):

@@ -4,11 +4,10 @@ import functools
 
 import tensorflow as tf
 import tensorflow_probability as tfp
-from tensorflow.python.ops import control_flow_util
 
-from tfp_invconv import networks as nets
+from tfp_invconv import _stacked_networks as stacked_networks
+from tfp_invconv.bijectors import _conditions, _loops, _stacking
 from tfp_invconv.bijectors import _parameters as params
-from tfp_invconv.bijectors import _stacking
 from tfp_invconv.bijectors._one_pass import OnePassBijector
 from tfp_invconv.bijectors.conditional_chain import ConditionalChain
 
@@ -94,7 +93,13 @@ class Scan(OnePassBijector):
         self._length = length
         self._remat = remat
         self._unroll = unroll
-        self._references = self._no_dependency(_stacking.references(bijector))
+        parts = _stacking.parts(bijector)
+        stacks = [p for p in parts if isinstance(p, stacked_networks.StackedNetwork)]
+        in_networks = {id(v): v for stack in stacks for v in stack.variables}
+        references = {id(p): p for p in parts if params.is_ref(p)} | in_networks
+        self._references = self._no_dependency(list(references.values()))
+        # What networks may change when they are called in training.
+        self._state = self._no_dependency([v for v in in_networks.values() if not v.trainable])
         for reference in self._references:
             if reference.shape[:1] != [length]:
                 raise ValueError(
@@ -112,19 +117,19 @@ class Scan(OnePassBijector):
         )
 
     @classmethod
-    def trainable(cls, make_step, length, *, seed=None, **options):
+    def trainable(cls, make_step, length, *, seed=None, name="scan", **options):
         """Makes the steps with a function, each by a seed of its own.
 
         Args:
-          make_step: function of an int that returns a bijector.
+          make_step: function of an int, a seed, that returns a bijector.
           length: number of steps, a positive int.
           seed: int, from which those of the steps are made, or None.
-          **options: of the constructor.
+          name: name of the layer.
+          **options: `remat` and `unroll`, see the constructor.
         """
-        name = options.get("name", "scan")
         params.check_positive_integer(length, "length", name)
         seeds = params.spawn_seeds(seed, length)
-        return cls.from_steps([make_step(step_seed) for step_seed in seeds], **options)
+        return cls.from_steps([make_step(step_seed) for step_seed in seeds], name=name, **options)
 
     @classmethod
     def from_steps(cls, steps, *, name="scan", **options):
@@ -133,7 +138,7 @@ class Scan(OnePassBijector):
         Args:
           steps: list of bijectors, in the order in which data pass them.
           name: name of the layer.
-          **options: of the constructor.
+          **options: `remat` and `unroll`, see the constructor.
 
         Raises:
           ValueError: if there are none, or they are not alike in structure.
@@ -171,7 +176,7 @@ class Scan(OnePassBijector):
     @property
     def takes_condition(self):
         """Whether the steps take a condition; see `ConditionalChain`."""
-        return getattr(self.bijector, "takes_condition", False)
+        return _conditions.take_condition(self.bijector)
 
     def __len__(self):
         return self.length
@@ -211,14 +216,14 @@ class Scan(OnePassBijector):
             for layer in fitted_to_data:
                 layer.warn_if_not_fitted()
         kwargs = tf.nest.map_structure(tf.convert_to_tensor, kwargs)
-        training = nets.training_phase()
-        state = self._state() if training else []
+        training = stacked_networks.training_phase()
+        state = self._state if training else []
         evaluate = functools.partial(self._evaluate, direction, state, training)
         if self.remat:
-            evaluate = _recomputed(evaluate)
+            evaluate = _loops.recomputed(evaluate)
         stacks = [tf.convert_to_tensor(reference) for reference in self._references]
         log_det = tf.zeros(tf.shape(x)[: x.shape.rank - self.forward_min_event_ndims], x.dtype)
-        run = _run_unrolled if _unrolls(self.unroll) else _run_loop
+        run = _loops.unrolled if _loops.unrolls(self.unroll) else _loops.looped
         value, log_det, new_state = run(evaluate, stacks, order, x, log_det, state, kwargs)
         for variable, rows in zip(state, new_state, strict=True):
             variable.assign(rows)
@@ -254,27 +259,17 @@ class Scan(OnePassBijector):
         networks = {}
 
         def replace(part):
-            if not isinstance(part, nets.StackedNetwork):
+            if not isinstance(part, stacked_networks.StackedNetwork):
                 return values[id(part)]
             if id(part) not in networks:
                 own = [values[id(variable)] for variable in part.variables]
-                networks[id(part)] = part, nets.NetworkSlice(part.network, own, training)
+                networks[id(part)] = (
+                    part,
+                    stacked_networks.NetworkSlice(part.network, own, training),
+                )
             return networks[id(part)][1]
 
         return _stacking.replaced(self.bijector, replace), networks.values()
-
-    def _state(self):
-        """The variables that networks may change when they are called in training."""
-        stacks = []
-
-        def note(part):
-            if isinstance(part, nets.StackedNetwork):
-                stacks.append(part)
-            return part
-
-        _stacking.replaced(self.bijector, note)
-        variables = {id(v): v for stack in stacks for v in stack.variables if not v.trainable}
-        return list(variables.values())
 
     def _with_batch_of_steps(self, x):
         """x with the batch dimensions that the parameters of the steps have beyond its own."""
@@ -317,74 +312,3 @@ def unrolled(bijector):
         return make([unrolled(step) for step in scan])
 
     return _stacking.replaced(bijector, chain, lambda value: isinstance(value, Scan))
-
-
-def _run_unrolled(evaluate, stacks, order, value, log_det, state, kwargs):
-    rows = [tf.unstack(stack) for stack in stacks]
-    new_state = [None] * len(order)
-    for i in order:
-        value, step_log_det, new_state[i] = evaluate(value, [r[i] for r in rows], kwargs)
-        log_det += step_log_det
-    return value, log_det, [tf.stack(rows) for rows in zip(*new_state, strict=True)]
-
-
-def _run_loop(evaluate, stacks, order, value, log_det, state, kwargs):
-    length, shape = len(order), value.shape
-
-    def arrays(tensors):
-        return [
-            tf.TensorArray(tensor.dtype, length, element_shape=tensor.shape[1:])
-            for tensor in tensors
-        ]
-
-    # A gather in the loop would add up gradients of the whole stack in each step.
-    slices = [a.unstack(stack) for a, stack in zip(arrays(stacks), stacks, strict=True)]
-
-    def step(k, value, log_det, new_state):
-        i = order.start + order.step * k
-        value, step_log_det, states = evaluate(value, [a.read(i) for a in slices], kwargs)
-        value.set_shape(shape)
-        new_state = [a.write(i, s) for a, s in zip(new_state, states, strict=True)]
-        return k + 1, value, log_det + step_log_det, new_state
-
-    _, value, log_det, new_state = tf.while_loop(
-        lambda k, *_: k < length,
-        step,
-        (0, value, log_det, arrays(state)),
-        # Without it, XLA has no gradient.
-        maximum_iterations=length,
-    )
-    return value, log_det, [a.stack() for a in new_state]
-
-
-def _recomputed(evaluate):
-    """`evaluate` that keeps its arguments for the gradient and nothing that it made of them."""
-
-    def run(*args):
-        flat, states = tf.nest.flatten(args), []
-        is_float = [tensor.dtype.is_floating for tensor in flat]
-
-        def differentiable(*floats):
-            floats = iter(floats)
-            # Labels and the states of dropouts have no gradient: `recompute_grad` can't take them.
-            all_args = [next(floats) if f else t for t, f in zip(flat, is_float, strict=True)]
-            value, log_det, state = evaluate(*tf.nest.pack_sequence_as(args, all_args))
-            states.append(state)
-            return value, log_det
-
-        floats = [t for t, f in zip(flat, is_float, strict=True) if f]
-        value, log_det = tf.recompute_grad(differentiable)(*floats)
-        # Those of the first call, not of the one for the gradient.
-        return value, log_det, states[0]
-
-    return run
-
-
-def _unrolls(unroll):
-    """Whether steps run one by one: as asked for, or else in eager mode and under XLA on a CPU."""
-    if unroll is not None:
-        return unroll
-    if tf.executing_eagerly():
-        return True
-    compiled = control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
-    return compiled and not tf.config.list_logical_devices("GPU")

@@ -1,0 +1,67 @@
+"""Keras networks alike in structure as one, and slices of it that compute with given values."""
+
+import keras
+
+
+class StackedNetwork:
+    """Networks alike in structure, as one whose variables have a new first axis.
+
+    See `Scan`, which computes with its slices; it can't be called itself.
+    """
+
+    def __init__(self, network, variables):
+        """Args: one of the networks, built, and a stacked `tf.Variable` for each of its own."""
+        self.network = network
+        self.variables = variables
+
+
+class NetworkSlice:
+    """A network with other values for its variables.
+
+    A call leaves in `values` what the variables would be after it, such as a dropout's seed.
+    """
+
+    def __init__(self, network, values, training=None):
+        """Args: a built Keras layer, a tensor for each of its variables, and Keras's `training`."""
+        self.network = network
+        self.values = values
+        self._training = training
+
+    def __call__(self, inputs):
+        variables = self.network.variables
+        with keras.StatelessScope(list(zip(variables, self.values, strict=True))) as scope:
+            outputs = self.network(inputs, training=self._training)
+        self.values = [scope.get_current_value(variable) for variable in variables]
+        return outputs
+
+
+def behind(network):
+    """The Keras network of a stack or of a slice; any other network is itself."""
+    return network.network if isinstance(network, (StackedNetwork, NetworkSlice)) else network
+
+
+def structure(network):
+    """The configuration of a Keras layer without names, seeds and initializers."""
+    names = {layer.name: f"layer {i}" for i, layer in enumerate(network._flatten_layers())}
+
+    def anonymous(value):
+        if isinstance(value, dict):
+            skipped = ("seed", "initializer", "shared_object_id")
+            return {k: anonymous(v) for k, v in value.items() if not k.endswith(skipped)}
+        if isinstance(value, (list, tuple)):
+            return [anonymous(part) for part in value]
+        return names.get(value, value) if isinstance(value, str) else value
+
+    return anonymous(network.get_config())
+
+
+class _Phase(keras.Layer):
+    """Returns whether a Keras model trains, which Keras tells only to layers."""
+
+    def call(self, training=None):
+        return training
+
+
+def training_phase():
+    """Whether a Keras model that is being called trains; None outside of one."""
+    return _Phase()()

@@ -1,0 +1,91 @@
+"""Equal steps over stacked tensors: one by one, or in a loop."""
+
+import tensorflow as tf
+from tensorflow.python.ops import control_flow_util
+
+
+def unrolled(evaluate, stacks, order, value, log_det, state, kwargs):
+    """Evaluates the steps one by one.
+
+    Args:
+      evaluate: function of a value, the slices of a step and `kwargs` that returns a new value, its
+        log-determinant and what the step makes of its slices of `state`.
+      stacks: tensors with a slice for each step along their first axis.
+      order: range of the steps' indices.
+      value: the first step's input.
+      log_det: zeros, to which the steps' log-determinants are added.
+      state: variables with a slice for each step.
+      kwargs: the same for all steps.
+
+    Returns:
+      The last value, the log-determinant, and the new values of the variables `state`.
+    """
+    rows = [tf.unstack(stack) for stack in stacks]
+    new_state = [None] * len(order)
+    for i in order:
+        value, step_log_det, new_state[i] = evaluate(value, [r[i] for r in rows], kwargs)
+        log_det += step_log_det
+    return value, log_det, [tf.stack(rows) for rows in zip(*new_state, strict=True)]
+
+
+def looped(evaluate, stacks, order, value, log_det, state, kwargs):
+    """As `unrolled`, but evaluates them in a `tf.while_loop`."""
+    length, shape = len(order), value.shape
+
+    def arrays(tensors):
+        return [
+            tf.TensorArray(tensor.dtype, length, element_shape=tensor.shape[1:])
+            for tensor in tensors
+        ]
+
+    # A gather in the loop would add up gradients of the whole stack in each step.
+    slices = [a.unstack(stack) for a, stack in zip(arrays(stacks), stacks, strict=True)]
+
+    def step(k, value, log_det, new_state):
+        i = order.start + order.step * k
+        value, step_log_det, states = evaluate(value, [a.read(i) for a in slices], kwargs)
+        value.set_shape(shape)
+        new_state = [a.write(i, s) for a, s in zip(new_state, states, strict=True)]
+        return k + 1, value, log_det + step_log_det, new_state
+
+    _, value, log_det, new_state = tf.while_loop(
+        lambda k, *_: k < length,
+        step,
+        (0, value, log_det, arrays(state)),
+        # Without it, XLA has no gradient.
+        maximum_iterations=length,
+    )
+    return value, log_det, [a.stack() for a in new_state]
+
+
+def recomputed(evaluate):
+    """`evaluate` that keeps its arguments for the gradient and nothing that it made of them."""
+
+    def run(*args):
+        flat, states = tf.nest.flatten(args), []
+        is_float = [tensor.dtype.is_floating for tensor in flat]
+
+        def differentiable(*floats):
+            floats = iter(floats)
+            # Labels and the states of dropouts have no gradient: `recompute_grad` can't take them.
+            all_args = [next(floats) if f else t for t, f in zip(flat, is_float, strict=True)]
+            value, log_det, state = evaluate(*tf.nest.pack_sequence_as(args, all_args))
+            states.append(state)
+            return value, log_det
+
+        floats = [t for t, f in zip(flat, is_float, strict=True) if f]
+        value, log_det = tf.recompute_grad(differentiable)(*floats)
+        # Those of the first call, not of the one for the gradient.
+        return value, log_det, states[0]
+
+    return run
+
+
+def unrolls(unroll):
+    """Whether steps run one by one: as asked for, or else in eager mode and under XLA on a CPU."""
+    if unroll is not None:
+        return unroll
+    if tf.executing_eagerly():
+        return True
+    compiled = control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+    return compiled and not tf.config.list_logical_devices("GPU")
