@@ -310,3 +310,21 @@ def test_a_bijector_of_ones_own_gets_its_labels_as_they_are():
     np.testing.assert_allclose(z, model.sample([3, 2], condition=1, seed=0) - 20.0, rtol=1e-5)
     x = tf.constant([[30.0, 30.0], [10.0, 10.0]])
     np.testing.assert_allclose(model((x, labels)), base.log_prob(tf.zeros([2, 2])), rtol=1e-6)
+
+
+def test_sampling_is_traced_once_for_all_numbers(coupling, monkeypatch):
+    base = tfd.Sample(tfd.Normal(0.0, 1.0), [4])
+    model = tic.FlowModel(tfd.TransformedDistribution(base, tic.ConditionalChain([coupling])))
+    original, traces = tic.networks.call, []
+    monkeypatch.setattr(tic.networks, "call", lambda *args: traces.append(1) or original(*args))
+    samples = model.sample(12, condition=1, seed=0)
+    model.sample(2, condition=[0, 2])
+    count = len(traces)
+    for shape in (3, np.int64(4), (5,), [2, 3], tf.constant([2, 1]), ()):
+        assert model.sample(shape, condition=0).shape == (*np.zeros(shape).shape, 4)
+    assert len(traces) == count <= 2
+    shaped = model.sample([3, 4], condition=1, seed=0)
+    np.testing.assert_array_equal(tf.reshape(shaped, [12, 4]), samples)
+    for wrong in (True, -1, 2.0, "2", [2, -1], [True]):
+        with pytest.raises(ValueError, match="samples must be of ints of at least 0; got"):
+            model.sample(wrong, condition=0)

@@ -115,7 +115,7 @@ def glow(
     >>> flow.log_prob(128.0 * tf.ones([5, 8, 8, 1])).shape
     TensorShape([5])
     """
-    height, width_px, channels = _image_shape(event_shape)
+    height, width_px, channels = _image_shape(event_shape, "glow")
     _check_choice("conv", conv, CONVOLUTIONS)
     _check_choice("coupling", coupling, COUPLINGS)
     check_log_scale_bound(log_scale_bound, "glow")
@@ -198,7 +198,7 @@ def conf(
     if len(event_shape) == 1:
         steps = _conf_steps(list(event_shape), seeds, num_filters, networks)
         return _flow(event_shape, steps, networks, "conf")
-    height, width_px = event_shape[:2]
+    height, width_px = _image_shape(event_shape, "conf")[:2]
     if height % 2 or width_px % 2:
         raise ValueError(
             f"conf: height and width must be even; got event_shape {tuple(event_shape)}. "
@@ -273,10 +273,10 @@ def _step(event_shape, seed, layers, coupling, dtype):
     return [*step, coupling(event_shape, seed=coupling_seed)]
 
 
-def _image_shape(event_shape):
+def _image_shape(event_shape, builder):
     shape = tuple(event_shape) if np.ndim(event_shape) == 1 else ()
     if len(shape) != 3 or not all(params.is_integer(size) and size > 0 for size in shape):
-        raise ValueError(f"glow: `event_shape` must be [H, W, C]; got {event_shape}.")
+        raise ValueError(f"{builder}: `event_shape` must be [H, W, C]; got {event_shape}.")
     return shape
 
 
