@@ -191,6 +191,8 @@ def conf(
     TensorShape([10])
     """
     channels = params.event_channels(event_shape, "conf", ranks=(1, 3))
+    if len(event_shape) == 3:
+        _image_shape(event_shape, "conf")
     for argument, value in (("depth", depth), ("num_filters", num_filters)):
         params.check_positive_integer(value, argument, "conf")
     networks = _network_options("conf", conditional, width, dropout, dtype)
@@ -198,7 +200,7 @@ def conf(
     if len(event_shape) == 1:
         steps = _conf_steps(list(event_shape), seeds, num_filters, networks)
         return _flow(event_shape, steps, networks, "conf")
-    height, width_px = _image_shape(event_shape, "conf")[:2]
+    height, width_px = event_shape[:2]
     if height % 2 or width_px % 2:
         raise ValueError(
             f"conf: height and width must be even; got event_shape {tuple(event_shape)}. "
