@@ -125,6 +125,12 @@ def test_event_shapes_that_are_none(name):
             CALLABLES[name].func(wrong)
 
 
+@pytest.mark.parametrize("builder", [tic.glow, tic.conf])
+def test_a_builder_needs_the_height_and_the_width(builder):
+    with pytest.raises(ValueError, match=r"`event_shape` must be \[H, W, C\]; got"):
+        builder([None, 4, 1])
+
+
 def test_more_levels_than_an_image_has():
     with pytest.raises(ValueError, match="multiples of 2\\^levels, levels being 1000000000"):
         tic.glow([8, 8, 1], levels=10**9)

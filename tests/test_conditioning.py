@@ -164,26 +164,29 @@ AS_LABELS = {
 }
 
 
+@pytest.fixture(name="coupling", scope="module")
+def fixture_coupling():
+    return away_from_initial(tic.AffineCoupling.trainable([4], condition_size=3, width=4, seed=0))
+
+
 @pytest.mark.parametrize("kind", AS_LABELS)
-def test_labels_of_every_kind(flow, kind):
+def test_labels_of_every_kind(coupling, kind):
     labels = np.array([2, 0, 1, 2], np.int32)
-    x = events(flow, 4)
-    expected = flow.log_prob(x, **conditional(labels))
-    given = AS_LABELS[kind](labels)
-    jitted = kind == "[N, 1]"
-    for each in (flow.log_prob, tf.function(flow.log_prob, jit_compile=jitted)):
-        log_prob = each(tf.identity(x), **conditional(tf.constant(given)))
-        np.testing.assert_allclose(log_prob, expected, rtol=1e-6)
+    x = tf.random.stateless_normal([4, 4], [0, 0])
+    expected = coupling.inverse(x, condition=tf.one_hot(labels, 3))
+    given = tf.constant(AS_LABELS[kind](labels))
+    for each in (coupling.inverse, tf.function(coupling.inverse, jit_compile=kind == "int64")):
+        np.testing.assert_allclose(each(tf.identity(x), condition=given), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("label", [-1, 3])
-def test_a_label_of_no_class_is_an_error(flow, label):
-    x, labels = events(flow, 3), np.array([0, label, 1], np.int32)
-    message = rf"coupling: labels must be from 0 to 2; got.*{label}"
+def test_a_label_of_no_class_is_an_error(coupling, label):
+    x, labels = tf.ones([3, 4]), tf.constant([0, label, 1])
+    message = rf"affine_coupling: labels must be from 0 to 2; got.*{label}"
     with pytest.raises(ValueError, match=message):
-        flow.log_prob(x, **conditional(labels))
+        coupling.inverse(x, condition=labels)
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-        tf.function(lambda c: flow.log_prob(x, **conditional(c)))(tf.constant(labels))
+        tf.function(coupling.inverse)(x, condition=labels)
 
 
 def two_couplings():
@@ -278,3 +281,50 @@ def test_a_condition_that_would_be_dropped_is_an_error():
     ]:
         with pytest.raises(ValueError, match="no layer of the flow takes a condition"):
             call()
+
+
+class ShiftOfClass(tfb.Bijector):
+    """A user's own: it does not say how many classes there are, and takes labels as they are."""
+
+    takes_condition = True
+
+    def __init__(self):
+        self.shifts = tf.Variable([10.0, 20.0, 30.0])
+        super().__init__(forward_min_event_ndims=1, dtype=tf.float32, is_constant_jacobian=True)
+
+    def _forward(self, x, condition):
+        return x + tf.gather(self.shifts, condition)[..., tf.newaxis]
+
+    def _inverse(self, y, condition):
+        return y - tf.gather(self.shifts, condition)[..., tf.newaxis]
+
+    def _inverse_log_det_jacobian(self, y, condition):
+        return tf.zeros([])
+
+
+def test_a_bijector_of_ones_own_gets_its_labels_as_they_are():
+    base = tfd.MultivariateNormalDiag([0.0, 0.0])
+    model = tic.FlowModel(tfd.TransformedDistribution(base, ShiftOfClass()))
+    labels = tf.constant([2, 0])
+    z = model.sample([3, 2], condition=labels, seed=0) - tf.constant([[[30.0], [10.0]]])
+    np.testing.assert_allclose(z, model.sample([3, 2], condition=1, seed=0) - 20.0, rtol=1e-5)
+    x = tf.constant([[30.0, 30.0], [10.0, 10.0]])
+    np.testing.assert_allclose(model((x, labels)), base.log_prob(tf.zeros([2, 2])), rtol=1e-6)
+
+
+def test_sampling_is_traced_once_for_all_numbers(coupling, monkeypatch):
+    base = tfd.Sample(tfd.Normal(0.0, 1.0), [4])
+    model = tic.FlowModel(tfd.TransformedDistribution(base, tic.ConditionalChain([coupling])))
+    original, traces = tic.networks.call, []
+    monkeypatch.setattr(tic.networks, "call", lambda *args: traces.append(1) or original(*args))
+    samples = model.sample(12, condition=1, seed=0)
+    model.sample(2, condition=[0, 2])
+    count = len(traces)
+    for shape in (3, np.int64(4), (5,), [2, 3], tf.constant([2, 1]), ()):
+        assert model.sample(shape, condition=0).shape == (*np.zeros(shape).shape, 4)
+    assert len(traces) == count <= 2
+    shaped = model.sample([3, 4], condition=1, seed=0)
+    np.testing.assert_array_equal(tf.reshape(shaped, [12, 4]), samples)
+    for wrong in (True, -1, 2.0, "2", [2, -1], [True]):
+        with pytest.raises(ValueError, match="samples must be of ints of at least 0; got"):
+            model.sample(wrong, condition=0)

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_invconv.bijectors import _conditions
 from tfp_invconv.bijectors import _parameters as params
 
 tfb = tfp.bijectors
@@ -31,9 +32,9 @@ class Sampler:
             )
         count, batch_shape = tf.reduce_prod(shape), distribution.batch_shape_tensor()
         if condition is not None:
-            size = tf.shape(condition)[-1:]
-            condition = tf.broadcast_to(condition, tf.concat([shape, batch_shape, size], 0))
-            condition = tf.reshape(condition, tf.concat([[count], batch_shape, size], 0))
+            own = _conditions.own_shape(condition)
+            condition = tf.broadcast_to(condition, tf.concat([shape, batch_shape, own], 0))
+            condition = tf.reshape(condition, tf.concat([[count], batch_shape, own], 0))
         if temperature == 1:
             samples = self._draw(count, seed, condition)
         else:

@@ -73,7 +73,7 @@ class FlowVariable(keras.Variable):
 def check_constants(distribution):
     """Raises a ValueError if a constant in the distribution or its bijectors is NaN."""
     for module in (distribution, *distribution.submodules):
-        for argument, value in getattr(module, "parameters", {}).items():
+        for argument, value in (getattr(module, "parameters", None) or {}).items():
             constant = tf.get_static_value(value) if tf.is_tensor(value) else value
             is_array = isinstance(constant, (np.ndarray, np.floating))
             if is_array and constant.dtype.kind == "f" and np.any(np.isnan(constant)):

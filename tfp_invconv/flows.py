@@ -120,7 +120,7 @@ def glow(
     >>> flow.log_prob(128.0 * tf.ones([5, 8, 8, 1])).shape
     TensorShape([5])
     """
-    height, width_px, channels = _image_shape(event_shape)
+    height, width_px, channels = _image_shape(event_shape, "glow")
     _check_choice("conv", conv, CONVOLUTIONS)
     _check_choice("coupling", coupling, COUPLINGS)
     check_log_scale_bound(log_scale_bound, "glow")
@@ -201,6 +201,8 @@ def conf(
     TensorShape([10])
     """
     channels = params.event_channels(event_shape, "conf", ranks=(1, 3))
+    if len(event_shape) == 3:
+        _image_shape(event_shape, "conf")
     for argument, value in (("depth", depth), ("num_filters", num_filters)):
         params.check_positive_integer(value, argument, "conf")
     networks = _network_options("conf", conditional, width, dropout, dtype)
@@ -283,10 +285,10 @@ def _step(event_shape, seed, layers, coupling, dtype):
     return [*step, coupling(event_shape, seed=coupling_seed)]
 
 
-def _image_shape(event_shape):
+def _image_shape(event_shape, builder):
     shape = tuple(event_shape) if np.ndim(event_shape) == 1 else ()
     if len(shape) != 3 or not all(params.is_integer(size) and size > 0 for size in shape):
-        raise ValueError(f"glow: `event_shape` must be [H, W, C]; got {event_shape}.")
+        raise ValueError(f"{builder}: `event_shape` must be [H, W, C]; got {event_shape}.")
     return shape
 
 

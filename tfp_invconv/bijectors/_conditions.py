@@ -68,6 +68,11 @@ def vectors(condition, batch_rank, size, caller):
         return tf.one_hot(labels, size)
 
 
+def own_shape(condition):
+    """The shape of one condition: that of a vector; labels have none."""
+    return [] if condition.dtype.is_integer else condition.shape[-1:].as_list()
+
+
 def check_labels(labels, size, caller):
     """Raises a ValueError if one of the integers is none of 0 ... size - 1."""
     bad = labels[(labels < 0) | (labels >= size)]

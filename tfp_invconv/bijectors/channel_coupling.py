@@ -193,9 +193,9 @@ class ChannelCoupling(OnePassBijector):
 
 
 def _flat(condition, batch):
-    """A vector for each example, in one batch dimension."""
-    size = condition.shape[-1:].as_list()
-    return tf.reshape(tf.broadcast_to(condition, tf.concat([batch, size], 0)), [-1, *size])
+    """A condition for each example, in one batch dimension."""
+    own = _conditions.own_shape(condition)
+    return tf.reshape(tf.broadcast_to(condition, tf.concat([batch, own], 0)), [-1, *own])
 
 
 def _with_one_more(x):
