@@ -11,7 +11,7 @@ DATASETS = [
     "scikit-learn",
 ]
 EXAMPLES = [*DATASETS, "matplotlib"]
-TEST = [*EXAMPLES, "pytest", "pytest-xdist", "ruff>=0.17", "tensorboard"]
+TEST = [*EXAMPLES, "hypothesis", "pytest", "pytest-xdist", "ruff>=0.17", "tensorboard"]
 
 setup(
     name="tfp_invconv",
