@@ -11,8 +11,16 @@ DATASETS = [
     "scikit-learn",
 ]
 EXAMPLES = [*DATASETS, "matplotlib"]
-# The data set GAS is a pickle of a data frame of a version that pandas 3 does not read.
-TEST = [*EXAMPLES, "pandas<3", "pytest", "pytest-xdist", "ruff>=0.17", "tensorboard"]
+TEST = [
+    *EXAMPLES,
+    "hypothesis",
+    # The data set GAS is a pickle of a data frame of a version that pandas 3 does not read.
+    "pandas<3",
+    "pytest",
+    "pytest-xdist",
+    "ruff>=0.17",
+    "tensorboard",
+]
 
 setup(
     name="tfp_invconv",

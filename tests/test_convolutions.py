@@ -7,6 +7,7 @@ import tensorflow as tf
 import tfp_invconv as tic
 from tfp_invconv.ops import causal_solve
 from tfp_invconv.ops.causal_conv import CORNERS, causal_conv
+from tfp_invconv.ops.householder import householder_product
 
 H, W, C = 4, 5, 2
 
@@ -145,6 +146,28 @@ def test_second_derivatives_through_the_solve():
     np.testing.assert_allclose(numeric, np.sum(gradient * step), rtol=1e-5)
 
 
+@pytest.mark.parametrize("corner", CORNERS)
+@pytest.mark.parametrize("direction", ["inverse", "forward"])
+def test_gradients_of_a_batch_of_kernels_are_those_of_each(direction, corner):
+    """A batch `[2, 1]` of kernels under images `[5, 2, 3]`."""
+    rng = np.random.default_rng(0)
+    kernels = tf.constant(0.3 * rng.normal(size=[2, 1, 2, 2, C, C]))
+    images, weights = (tf.constant(rng.normal(size=[5, 2, 3, H, W, C])) for _ in range(2))
+
+    def gradients(kernel, images, weights):
+        with tf.GradientTape() as tape:
+            tape.watch([kernel, images])
+            layer = tic.AutoregressiveConv(kernel, corner=corner)
+            loss = tf.reduce_sum(weights * getattr(layer, direction)(images))
+        return tape.gradient(loss, [kernel, images])
+
+    of_kernels, of_images = gradients(kernels, images, weights)
+    for i in range(2):
+        expected = gradients(kernels[i, 0], images[:, i], weights[:, i])
+        np.testing.assert_allclose(of_kernels[i, 0], expected[0], atol=1e-10)
+        np.testing.assert_allclose(of_images[:, i], expected[1], atol=1e-10)
+
+
 @pytest.mark.parametrize("num_reflections", [1, 3, 6])
 def test_householder_q_is_the_product_of_reflections(num_reflections):
     layer = tic.HouseholderQR1x1.trainable(
@@ -156,6 +179,39 @@ def test_householder_q_is_the_product_of_reflections(num_reflections):
     for v in layer.reflections.numpy():
         expected = expected @ (np.eye(6) - 2 * np.outer(v, v) / (v @ v))
     np.testing.assert_allclose(q, expected, atol=1e-14)
+
+
+def test_householder_matrix_is_q_r():
+    layer = randomised(tic.HouseholderQR1x1.trainable([1, 1, 4], seed=0, dtype=tf.float64))
+    upper = np.triu(layer.upper, 1) + np.diag(np.exp(layer.log_scale))
+    expected = layer.orthogonal().numpy() @ upper
+    np.testing.assert_allclose(matrix_of(layer.inverse, (1, 1, 4)), expected, atol=1e-13)
+    np.testing.assert_allclose(
+        matrix_of(layer.forward, (1, 1, 4)), np.linalg.inv(expected), atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("scale", [1e-36, 1e-20, 1e20, 1e36])
+def test_the_lengths_of_householder_vectors_do_not_matter(scale):
+    vectors = np.random.default_rng(0).normal(size=[3, 4]).astype(np.float32)
+
+    def product_and_gradient(reflections):
+        reflections = tf.constant(reflections)
+        with tf.GradientTape() as tape:
+            tape.watch(reflections)
+            q = householder_product(reflections)
+            loss = tf.reduce_sum(tf.sin(q))
+        return q, tape.gradient(loss, reflections)
+
+    expected, slope = product_and_gradient(vectors)
+    # One of them alone: the others keep their lengths.
+    scales = np.array([[1.0], [scale], [1.0]], np.float32)
+    q, scaled_slope = product_and_gradient(scales * vectors)
+    np.testing.assert_allclose(q, expected, atol=1e-6)
+    np.testing.assert_allclose(scaled_slope * scales, slope, atol=1e-5)
+    upper = np.zeros([4, 4], np.float32)
+    layer = tic.HouseholderQR1x1(scales * vectors, upper, upper[0], validate_args=True)
+    np.testing.assert_allclose(layer.orthogonal(), expected, atol=1e-6)
 
 
 def test_householder_rejects_a_zero_reflection_when_asked_to():

@@ -86,6 +86,18 @@ def test_gradient_with_respect_to_log_alpha(direction, dtype):
     np.testing.assert_allclose(gradient, u * expected, rtol=precision, atol=1e-36)
 
 
+@pytest.mark.parametrize("size", [1e10, 1e19, 1e25, 1e35])
+def test_gradient_with_respect_to_log_alpha_far_out(size):
+    """Up to numbers of which float32 has no square."""
+    for log_alpha in (-5.0, 0.0, 3.0):
+        gate, x = SLogGate(tf.Variable(log_alpha)), tf.constant([size, -size])
+        with tf.GradientTape() as tape:
+            z = tf.abs(gate.inverse(x))
+        alpha = np.exp(log_alpha)
+        slope = 1 / (1 / size + alpha) - np.log1p(alpha * size) / alpha
+        np.testing.assert_allclose(tape.gradient(z, gate.log_alpha), 2 * slope, rtol=1e-5)
+
+
 def test_gradients_are_finite_beside_an_overflow():
     gate, z = SLogGate(tf.Variable(0.0)), tf.constant([0.0, 1.0, 1000.0])
     with tf.GradientTape(persistent=True) as tape:

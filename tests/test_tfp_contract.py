@@ -156,13 +156,62 @@ def test_a_deep_copy_has_variables_of_its_own(case):
     np.testing.assert_allclose(twin.inverse(tf.identity(y)), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    "layer, shape",
-    [(tic.ActNorm, [3]), (tic.SLogGate, []), (tic.DCTSymmetricConv, [4, 5, 3])],
-)
-def test_make_trainable_where_the_event_decides_the_shapes(layer, shape):
-    trainable = tfp.experimental.util.make_trainable(layer, batch_and_event_shape=shape)
-    names = trainable.parameter_properties()
-    assert len(trainable.trainable_variables) == len(names)
-    x = tf.ones([2, 4, 5, 3])
-    assert trainable.inverse(x).shape == x.shape
+# What a layer is made for: an output of `forward`, of its smallest rank.
+SMALLEST_OUTPUT = {"ActNorm": [3], "SLogGate": []}
+
+
+@pytest.mark.parametrize("batch", [[], [2]])
+@pytest.mark.parametrize("name", OF_PARAMETERS)
+def test_make_trainable(name, batch):
+    shape = SMALLEST_OUTPUT.get(name, [4, 5, 3] if name != "Squeeze" else [4, 6, 4])
+    layer = getattr(tic, name)
+    trainable = tfp.experimental.util.make_trainable(layer, batch_and_event_shape=[*batch, *shape])
+    properties = trainable.parameter_properties()
+    assert len(trainable.trainable_variables) == len(properties)
+    for parameter, known in properties.items():
+        event = getattr(trainable, parameter).shape[len(batch) :]
+        ndims = known.event_ndims
+        assert event.rank == (ndims(trainable) if callable(ndims) else ndims), parameter
+    if properties:
+        assert trainable.experimental_batch_shape() == batch
+    y = tf.constant(np.random.default_rng(0).normal(size=[2, *batch, *shape]), tf.float32)
+    x = trainable.inverse(y)
+    assert trainable.forward(tf.identity(x)).shape == y.shape
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_kernels_of_make_trainable_may_have_other_sizes(size):
+    conv = tfp.experimental.util.make_trainable(
+        tic.AutoregressiveConv,
+        kernel=tf.zeros([size, size, 3, 3]),
+        batch_and_event_shape=[4, 5, 3],
+    )
+    assert conv.inverse(tf.ones([2, 4, 5, 3])).shape == [2, 4, 5, 3]
+
+
+@pytest.mark.parametrize("name", [n for n in LAYERS if n.split(" ")[0] in OF_PARAMETERS])
+def test_a_graph_of_tensorflow_1(name):
+    """In which `==` compares tensors by their identity."""
+    case = LAYERS[name]
+    bijector, y = case.bijector(), case.input([2]).numpy()
+    x = bijector.inverse(tf.constant(y))
+    ildj = bijector.inverse_log_det_jacobian(tf.constant(y), case.event_ndims)
+    given = {
+        key: value.numpy() if isinstance(value, tf.Variable) else value
+        for key, value in bijector.parameters.items()
+    }
+    tf.compat.v1.disable_tensor_equality()
+    try:
+        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+            twin = type(bijector)(**given)
+            results = session.run(
+                [
+                    twin.inverse(tf.constant(y)),
+                    twin.forward(tf.constant(x.numpy())),
+                    twin.inverse_log_det_jacobian(tf.constant(y), case.event_ndims),
+                ]
+            )
+    finally:
+        tf.compat.v1.enable_tensor_equality()
+    for found, expected in zip(results, (x, y, ildj), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-11)

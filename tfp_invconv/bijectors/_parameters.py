@@ -5,7 +5,9 @@ import random
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 from tensorflow_probability.python.internal import dtype_util, tensor_util
+from tensorflow_probability.python.internal import prefer_static as ps
 
 is_ref = tensor_util.is_ref
 
@@ -51,6 +53,20 @@ def check_shape(parameter, argument, layer, pattern):
     )
     if not matches:
         raise ValueError(f"{layer}: `{argument}` must have shape {pattern}; got {parameter.shape}.")
+
+
+def properties(*sizes):
+    """What TFP wants to know of a parameter `[..., *sizes]`, for events `[H, W, C]`.
+
+    Where only an event says how many, a kernel has as many taps as `trainable` would give it.
+    """
+
+    def shape_fn(sample_shape):
+        channels = sample_shape[-1]
+        event = [channels if size == "C" else size for size in sizes]
+        return ps.concat([sample_shape[:-3], event], axis=0)
+
+    return tfp.util.ParameterProperties(event_ndims=len(sizes), shape_fn=shape_fn)
 
 
 def check_positive_integer(value, argument, layer):

@@ -2,7 +2,6 @@
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 from tfp_invconv.bijectors import _parameters as params
 from tfp_invconv.bijectors._hashed_once import ParameterBijector
@@ -155,8 +154,8 @@ class AutoregressiveConv(ParameterBijector):
     @classmethod
     def _parameter_properties(cls, dtype):
         return dict(
-            kernel=tfp.util.ParameterProperties(event_ndims=4),
-            log_scale=tfp.util.ParameterProperties(event_ndims=1),
+            kernel=params.properties(2, 2, "C", "C"),
+            log_scale=params.properties("C"),
         )
 
     @property

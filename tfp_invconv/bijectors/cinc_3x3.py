@@ -1,7 +1,6 @@
 """The characterised invertible 3 x 3 convolution of CInC Flow."""
 
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 from tfp_invconv.bijectors import _parameters as params
 from tfp_invconv.bijectors._hashed_once import ParameterBijector
@@ -121,8 +120,8 @@ class CInC3x3(ParameterBijector):
     @classmethod
     def _parameter_properties(cls, dtype):
         return dict(
-            kernel=tfp.util.ParameterProperties(event_ndims=4),
-            log_scale=tfp.util.ParameterProperties(event_ndims=1),
+            kernel=params.properties(3, 3, "C", "C"),
+            log_scale=params.properties("C"),
         )
 
     @property

@@ -1,7 +1,6 @@
 """The emerging convolution: two autoregressive ones that together see in all directions."""
 
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 from tfp_invconv.bijectors import _parameters as params
 from tfp_invconv.bijectors._hashed_once import ParameterBijector
@@ -159,10 +158,10 @@ class EmergingConv(ParameterBijector):
     @classmethod
     def _parameter_properties(cls, dtype):
         return dict(
-            kernel_1=tfp.util.ParameterProperties(event_ndims=4),
-            kernel_2=tfp.util.ParameterProperties(event_ndims=4),
-            log_scale_1=tfp.util.ParameterProperties(event_ndims=1),
-            log_scale_2=tfp.util.ParameterProperties(event_ndims=1),
+            kernel_1=params.properties(2, 2, "C", "C"),
+            kernel_2=params.properties(2, 2, "C", "C"),
+            log_scale_1=params.properties("C"),
+            log_scale_2=params.properties("C"),
         )
 
     @property

@@ -1,7 +1,6 @@
 """The 1 x 1 convolution by a QR decomposition with Householder reflections."""
 
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 from tfp_invconv.bijectors import _parameters as params
 from tfp_invconv.bijectors._hashed_once import ParameterBijector
@@ -125,9 +124,9 @@ class HouseholderQR1x1(ParameterBijector):
     @classmethod
     def _parameter_properties(cls, dtype):
         return dict(
-            reflections=tfp.util.ParameterProperties(event_ndims=2),
-            upper=tfp.util.ParameterProperties(event_ndims=2),
-            log_scale=tfp.util.ParameterProperties(event_ndims=1),
+            reflections=params.properties("C", "C"),
+            upper=params.properties("C", "C"),
+            log_scale=params.properties("C"),
         )
 
     @property
@@ -172,9 +171,9 @@ class HouseholderQR1x1(ParameterBijector):
     def _parameter_control_dependencies(self, is_init):
         if not self.validate_args or is_init == params.is_ref(self.reflections):
             return []
-        norms = tf.reduce_sum(tf.square(self.reflections), -1)
+        largest = tf.reduce_max(tf.abs(self.reflections), -1)
         message = f"{self.name}: a Householder reflection is zero"
-        return [tf.debugging.assert_positive(norms, message=message)]
+        return [tf.debugging.assert_positive(largest, message=message)]
 
 
 def _at_each_pixel(x, matrix):

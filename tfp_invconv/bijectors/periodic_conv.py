@@ -2,7 +2,6 @@
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 from tfp_invconv.bijectors import _parameters as params
 from tfp_invconv.bijectors._hashed_once import ParameterBijector
@@ -163,7 +162,7 @@ class PeriodicConv(ParameterBijector):
 
     @classmethod
     def _parameter_properties(cls, dtype):
-        return dict(kernel=tfp.util.ParameterProperties(event_ndims=4))
+        return dict(kernel=params.properties(3, 3, "C", "C"))
 
     @property
     def kernel(self):

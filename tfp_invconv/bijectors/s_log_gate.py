@@ -139,11 +139,11 @@ class SLogGate(ParameterBijector):
 
     def _inverse(self, y):
         inside, excess = self._split(y)
-        return inside + excess * _log1p_ratio(self._scaled(excess))
+        return inside + self._bent(excess, _log1p_series, tf.math.log1p)
 
     def _forward(self, x):
         inside, excess = self._split(x)
-        y = inside + excess * _expm1_ratio(self._scaled(excess))
+        y = inside + self._bent(excess, _expm1_series, tf.math.expm1)
         if not self.validate_args:
             return y
         message = (
@@ -169,33 +169,33 @@ class SLogGate(ParameterBijector):
     def _scaled(self, excess):
         return tf.exp(self.log_alpha) * tf.abs(excess)
 
+    def _bent(self, excess, series, function):
+        """sign(excess) / alpha * function(u) for u = alpha |excess|, or excess * series(u) near 0.
 
-def _log1p_ratio(u):
-    """log(1 + u) / u for u >= 0."""
-    near, far, is_near = _near_and_far(u)
+        Masked on both sides of the last `tf.where`, since an overflow in the side that is not
+        taken would still make the gradient a NaN.
+        """
+        u = self._scaled(excess)
+        is_near = u < _SERIES_BELOW
+        near = excess * series(tf.where(is_near, u, tf.zeros_like(u)))
+        # Divided by alpha, not by u, of which the square in the gradient could overflow.
+        inverse = tf.exp(-tf.where(is_near, tf.zeros_like(u), self.log_alpha))
+        far = tf.sign(excess) * inverse * function(tf.where(is_near, tf.ones_like(u), u))
+        return tf.where(is_near, near, far)
+
+
+def _log1p_series(u):
+    """log(1 + u) / u for small u >= 0."""
     # 2 atanh(r) = log(1 + u): the series has but even powers.
-    r = near / (near + 2.0)
-    series = (1.0 - r) * _polynomial(r * r, [1 / 3, 3 / 5, 5 / 7])
-    return tf.where(is_near, series, tf.math.log1p(far) / far)
+    r = u / (u + 2.0)
+    return (1.0 - r) * _polynomial(r * r, [1 / 3, 3 / 5, 5 / 7])
 
 
-def _expm1_ratio(u):
-    """(exp(u) - 1) / u for u >= 0."""
-    near, far, is_near = _near_and_far(u)
+def _expm1_series(u):
+    """(exp(u) - 1) / u for small u >= 0."""
     # exp(u / 2) sinh(u / 2) / (u / 2): again but even powers.
-    half = near / 2.0
-    series = tf.exp(half) * _polynomial(half * half, [1 / 6, 1 / 20, 1 / 42])
-    return tf.where(is_near, series, tf.math.expm1(far) / far)
-
-
-def _near_and_far(u):
-    """u where it is small and zero elsewhere, u where it is large and one elsewhere, and which.
-
-    Masked on both sides of a `tf.where`, since an overflow in the side that is not taken
-    would still make the gradient a NaN.
-    """
-    is_near = u < _SERIES_BELOW
-    return tf.where(is_near, u, tf.zeros_like(u)), tf.where(is_near, tf.ones_like(u), u), is_near
+    half = u / 2.0
+    return tf.exp(half) * _polynomial(half * half, [1 / 6, 1 / 20, 1 / 42])
 
 
 def _polynomial(x, ratios):

@@ -34,8 +34,9 @@ from tfp_invconv.ops.own_gradient import with_gradient
 _WHOLE_ROW = 256
 _BLOCK = 96
 
-# For random kernels, the largest error was at most 1.6 times this in units of float32's rounding.
-_LARGEST_GROWTH = 30.0
+# For 12,000 random kernels with images of noise, smooth ones and constant ones, the largest error
+# was at most 5.5 times this in units of float32's rounding of the largest number.
+_LARGEST_GROWTH = 16.0
 
 
 def causal_solve(z, kernel, corner):
@@ -82,44 +83,47 @@ def growth(kernel, height, width, corner):
     # The scale of a channel of z is no loss of digits, nor may it overflow.
     kernel /= _column_sizes(kernel)[..., tf.newaxis, tf.newaxis, tf.newaxis, :]
     shape = tf.concat([tf.shape(kernel)[:-4], [height, width, kernel.shape[-1]]], 0)
-    return _growth_of_probe(_wavefront(_probe(shape, kernel.dtype), kernel, corner), kernel)
+    return _growth_of_probes(_wavefront(_probes(shape, kernel.dtype), kernel, corner), kernel)
 
 
 def _accurate(z, kernel, corner):
     """`_wavefront`, once more in float64 where float32 loses too many digits.
 
-    A probe is solved along with the images, for each kernel: see `_growth_of_probe`.
+    Two probes are solved along with the images, for each kernel: see `_growth_of_probes`.
     """
     if z.dtype != tf.float32:
         return _wavefront(z, kernel, corner)
     inner = tf.shape(z)[-(kernel.shape.rank - 1) :]  # the kernels' batch, then the event
     images = tf.reshape(z, tf.concat([[-1], inner], 0))
-    probe = _probe(tf.concat([[1], inner], 0), z.dtype)
-    x = _wavefront(tf.concat([images, probe], 0), kernel, corner)
+    x = _wavefront(tf.concat([images, _probes(inner, z.dtype)], 0), kernel, corner)
 
     def again():
         exact = _wavefront(tf.cast(z, tf.float64), tf.cast(kernel, tf.float64), corner)
         return tf.cast(exact, tf.float32)
 
     # Growth that is NaN is too large as well.
-    is_small = tf.reduce_all(_growth_of_probe(x[-1], kernel) < _LARGEST_GROWTH)
+    is_small = tf.reduce_all(_growth_of_probes(x[-2:], kernel) < _LARGEST_GROWTH)
     # Off the record: below two tapes TensorFlow builds all derivatives of a cond or a loop at once.
     with record.stop_recording():
-        return tf.cond(is_small, lambda: tf.reshape(x[:-1], tf.shape(z)), again)
+        return tf.cond(is_small, lambda: tf.reshape(x[:-2], tf.shape(z)), again)
 
 
-def _probe(shape, dtype):
-    """White noise, the same at every call."""
-    return tf.random.stateless_uniform(shape, [0, 0], -1.0, 1.0, dtype)
+def _probes(shape, dtype):
+    """White noise, the same at every call, and ones, `[2, *shape]`; of variance and mean square 1.
 
-
-def _growth_of_probe(x, kernel):
-    """How much the solve makes rounding errors grow, for each kernel, given the solved probe x.
-
-    That is the growth of white noise, times the size of the kernel.
+    Rounding errors are like noise, but where an image is smooth they are alike, too.
     """
-    noise = tf.sqrt(tf.reduce_mean(x**2, [-3, -2, -1]) * 3.0)  # the probe's variance is 1/3
-    return noise * tf.reduce_max(_column_sizes(kernel), -1)
+    noise = tf.random.stateless_uniform(shape, [0, 0], -np.sqrt(3.0), np.sqrt(3.0), dtype)
+    return tf.stack([noise, tf.ones(shape, dtype)])
+
+
+def _growth_of_probes(x, kernel):
+    """How much the solve makes rounding errors grow, for each kernel, given the solved probes x.
+
+    That is the larger growth of the two, times the size of the kernel.
+    """
+    sizes = tf.reduce_max(tf.sqrt(tf.reduce_mean(x**2, [-3, -2, -1])), 0)
+    return sizes * tf.reduce_max(_column_sizes(kernel), -1)
 
 
 def _column_sizes(kernel):

@@ -198,7 +198,7 @@ def _fft_back(spectrum, lead, height, width):
 def _multiplicity(height, dtype):
     """How many of the H vertical frequencies each of the H // 2 + 1 stands for: `[H // 2 + 1]`."""
     u = tf.range(height // 2 + 1)
-    return tf.cast(tf.where((u == 0) | (2 * u == height), 1, 2), dtype)
+    return tf.cast(tf.where(tf.equal(u, 0) | tf.equal(2 * u, height), 1, 2), dtype)
 
 
 def _real_to_half(positions, size, dtype):

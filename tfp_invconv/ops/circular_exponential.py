@@ -44,7 +44,7 @@ def circular_exp_log_det(kernel, height, width):
     """log det of `circular_exp_conv` on H x W images: `[...]` for a kernel `[..., k, k, C, C]`."""
     offsets = tf.range(kernel.shape[-4]) - (kernel.shape[-4] - 1) // 2
     # A kernel larger than the image has several taps for the pixel itself.
-    own = (offsets % height == 0)[:, tf.newaxis] & (offsets % width == 0)
+    own = tf.equal(offsets % height, 0)[:, tf.newaxis] & tf.equal(offsets % width, 0)
     traces = tf.linalg.trace(kernel) * tf.cast(own, kernel.dtype)
     return tf.cast(height * width, kernel.dtype) * tf.reduce_sum(traces, [-2, -1])
 

@@ -15,6 +15,9 @@ def householder_product(reflections):
     Returns:
       `[..., C, C]`, orthogonal.
     """
+    # Their lengths don't matter but that their squares could overflow, or vanish.
+    largest = tf.reduce_max(tf.abs(tf.stop_gradient(reflections)), -1, keepdims=True)
+    reflections /= tf.where(largest > 0, largest, tf.ones_like(largest))
     gram = tf.matmul(reflections, reflections, transpose_b=True)
     inverse = tf.linalg.band_part(gram, 0, -1)
     inverse = tf.linalg.set_diag(inverse, tf.linalg.diag_part(gram) / 2)
