@@ -42,9 +42,9 @@ def coherent(kernel):
     return taps
 
 
-def of_data(kernel, *, constant=False):
+def of_data(kernel, *, shape=SHAPE, constant=False):
     """Latents whose data do not grow as the inverse of noise does: there errors stand out."""
-    x = np.random.default_rng(0).normal(size=[4, *SHAPE]).cumsum(1).cumsum(2)
+    x = np.random.default_rng(0).normal(size=[4, *shape]).cumsum(1).cumsum(2)
     x = np.broadcast_to(x[:, :1, :1], x.shape) if constant else x
     z = causal_conv(tf.constant(x), tf.constant(kernel, tf.float64), "top_left")
     return z.numpy().astype(np.float32)
@@ -107,6 +107,16 @@ def test_badly_conditioned_kernels_are_solved_in_float64(monkeypatch):
     switched = solver.causal_solve(tf.constant(z), tf.constant(kernel), "top_left").numpy()
     assert error(fast, exact) > 100.0 > error(switched, exact)
     assert precisions_used(monkeypatch, z, kernel) == [tf.float32, tf.float64]
+
+
+def test_equal_rounding_errors_count():
+    """Those of constant images, which grow more than noise does."""
+    kernel = coherent(random_kernel(0.4, size=3, channels=1, seed=5))
+    z = of_data(kernel, shape=(16, 16, 1), constant=True)
+    exact = sequential(z, kernel)
+    fast = solver._wavefront(tf.constant(z), tf.constant(kernel), "top_left").numpy()
+    switched = solver.causal_solve(tf.constant(z), tf.constant(kernel), "top_left").numpy()
+    assert error(fast, exact) > 100.0 > error(switched, exact)
 
 
 def test_well_conditioned_kernels_are_solved_in_float32(monkeypatch):

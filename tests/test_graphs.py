@@ -108,7 +108,7 @@ def test_xla_compiles_hessian_vector_products(mode):
     expected = hessian_vector_product(conv, vector, x, mode)
     np.testing.assert_allclose(graph(), expected, rtol=1e-4)
     # Such would be of gradients of the loops and of the choice of a precision.
-    assert not operations(graph) & {"TensorListPopBack", "OptionalFromValue"}
+    assert not operations(graph) & {"EmptyTensorList", "OptionalFromValue"}
 
 
 def operations(function):
