@@ -11,11 +11,17 @@ from registry import LAYERS
 
 import tfp_invconv as tic
 
+
+def takes_event_shape(name):
+    make = getattr(getattr(tic, name), "trainable", None)
+    return inspect.isroutine(make) and "event_shape" in inspect.signature(make).parameters
+
+
 CALLABLES = {
     **{
         name: functools.partial(getattr(tic, name).trainable, [4, 4, 4])
         for name in tic.__all__
-        if inspect.isroutine(getattr(getattr(tic, name), "trainable", None))
+        if takes_event_shape(name)
     },
     "Scan": functools.partial(
         tic.Scan.trainable,
