@@ -93,6 +93,9 @@ def value_and_gradients(bijector, direction, x):
         ("image", "function", {"remat": True}),
         ("image", "function", {"unroll": True, "remat": True}),
         ("image", "xla", {}),
+        # What a GPU compiles.
+        ("vector", "xla", {"unroll": False}),
+        ("image", "xla", {"unroll": False, "remat": True}),
         ("vector", "function", {}),
         ("vector", "eager", {"unroll": False, "remat": True}),
         ("conf", "function", {}),
