@@ -149,15 +149,11 @@ def _stacked_variables(variables, where):
     # A frozen Keras layer says so; its tf.Variable does not.
     trainable = variables[0].trainable
     variables = [v.value if isinstance(v, keras.Variable) else v for v in variables]
-    aggregation = variables[0].aggregation
-    if not trainable and aggregation == tf.VariableAggregation.NONE:
-        # Several devices may assign it, as the state of a dropout.
-        aggregation = tf.VariableAggregation.ONLY_FIRST_REPLICA
     return tf.Variable(
         tf.stack([tf.convert_to_tensor(variable) for variable in variables]),
         trainable=trainable,
         name=variables[0].name.split(":")[0],
-        aggregation=aggregation,
+        aggregation=variables[0].aggregation,
     )
 
 
