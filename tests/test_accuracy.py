@@ -109,7 +109,7 @@ def test_badly_conditioned_kernels_are_solved_in_float64(monkeypatch):
     assert precisions_used(monkeypatch, z, kernel) == [tf.float32, tf.float64]
 
 
-@pytest.mark.parametrize("sign, spread, seed", [(1, 0.4, 5), (-1, 0.5, 4)])
+@pytest.mark.parametrize("sign, spread, seed", [(1, 0.4, 5), (-1, 0.3, 1)])
 def test_equal_rounding_errors_count(sign, spread, seed):
     """Those of constant images grow more than noise does; those of alternating signs are noise."""
     kernel = coherent(random_kernel(spread, size=3, channels=1, seed=seed))
