@@ -42,9 +42,9 @@ def coherent(kernel):
     return taps
 
 
-def of_data(kernel, *, shape=SHAPE, constant=False):
+def of_data(kernel, *, constant=False):
     """Latents whose data do not grow as the inverse of noise does: there errors stand out."""
-    x = np.random.default_rng(0).normal(size=[4, *shape]).cumsum(1).cumsum(2)
+    x = np.random.default_rng(0).normal(size=[4, *SHAPE]).cumsum(1).cumsum(2)
     x = np.broadcast_to(x[:, :1, :1], x.shape) if constant else x
     z = causal_conv(tf.constant(x), tf.constant(kernel, tf.float64), "top_left")
     return z.numpy().astype(np.float32)
@@ -109,10 +109,17 @@ def test_badly_conditioned_kernels_are_solved_in_float64(monkeypatch):
     assert precisions_used(monkeypatch, z, kernel) == [tf.float32, tf.float64]
 
 
-def test_equal_rounding_errors_count():
-    """Those of constant images, which grow more than noise does."""
-    kernel = coherent(random_kernel(0.4, size=3, channels=1, seed=5))
-    z = of_data(kernel, shape=(16, 16, 1), constant=True)
+@pytest.mark.parametrize("sign, spread, seed", [(1, 0.4, 5), (-1, 0.3, 1)])
+def test_equal_rounding_errors_count(sign, spread, seed):
+    """Those of constant images grow more than noise does; those of alternating signs are noise."""
+    kernel = coherent(random_kernel(spread, size=3, channels=1, seed=seed))
+    rows, columns = np.indices([16, 16])
+    signs = np.float32(sign) ** (rows + columns)[..., np.newaxis]
+    # As if the signs were those of the pixels, their taps seeing pixels of both.
+    kernel *= signs[:3, :3, np.newaxis]
+    x = np.random.default_rng(0).normal(size=[64, 1, 1, 1]) * signs
+    z = causal_conv(tf.constant(x), tf.constant(kernel, tf.float64), "top_left")
+    z = z.numpy().astype(np.float32)
     exact = sequential(z, kernel)
     fast = solver._wavefront(tf.constant(z), tf.constant(kernel), "top_left").numpy()
     switched = solver.causal_solve(tf.constant(z), tf.constant(kernel), "top_left").numpy()
