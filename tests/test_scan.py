@@ -447,9 +447,16 @@ def with_a_variable():
     return tic.ChannelCoupling([lambda x: scale * x], tfb.Shift, event_ndims=1)
 
 
+def shifted(factor, other=False):
+    shift = (lambda h: tfb.Shift(h + factor)) if other else (lambda h: tfb.Shift(h * factor))
+    return tic.ChannelCoupling([tic.networks.mlp([2], 2, width=4)], shift, event_ndims=1)
+
+
 @pytest.mark.parametrize(
     "steps, words",
     [
+        ([shifted(2.0), shifted(3.0)], "channel_coupling.bijector_fn: steps must be alike"),
+        ([shifted(2.0), shifted(2.0, True)], "channel_coupling.bijector_fn: steps must be alike"),
         ([], "scan: needs at least one step"),
         ([tfb.Scale(2.0), tfb.Shift(2.0)], "scan: steps must be alike .* Scale and Shift"),
         ([affine(), affine(log_scale_bound=2.0)], r"affine_coupling.log_scale_bound: .* got 1.0"),
@@ -468,6 +475,10 @@ def with_a_variable():
 def test_what_can_not_be_stacked_says_where(steps, words):
     with pytest.raises(ValueError, match=words):
         tic.Scan.from_steps(steps)
+
+
+def test_functions_of_equal_code_and_values_are_alike():
+    assert len(tic.Scan.from_steps([shifted(2.0), shifted(2.0)]).variables) == 6
 
 
 def test_bad_arguments():
