@@ -189,6 +189,22 @@ def test_the_graph_does_not_grow_with_the_steps():
     assert operations(9, unroll=True) > 2 * operations(3, unroll=True)
 
 
+def test_recomputed_steps_keep_little_for_the_gradient():
+    def kept(remat):
+        scan = tic.Scan.trainable(image_step, 3, remat=remat)
+
+        @tf.function(input_signature=[tf.TensorSpec([2, *SHAPE], tf.float64)])
+        def gradient(x):
+            return value_and_gradients(scan, "inverse", x)[2]
+
+        # What a loop keeps of each step is an output of it.
+        operations = gradient.get_concrete_function().graph.get_operations()
+        loops = [operation for operation in operations if operation.type.endswith("While")]
+        return max(len(loop.outputs) for loop in loops)
+
+    assert kept(remat=True) < kept(remat=False) - 20
+
+
 @pytest.mark.parametrize(
     "compiled, gpus, unroll, unrolls",
     [
