@@ -455,3 +455,15 @@ def test_flows_of_any_values_take_any_scale():
     # Whole numbers are what a discrete distribution is of.
     rate = tfp.util.TransformedVariable(1.0, tfb.Exp())
     compiled(tfd.Poisson(rate)).fit(np.array([1.0, 0.0, 3.0], np.float32), verbose=0)
+
+
+def test_a_bijector_that_needs_to_know_the_number_of_samples():
+    def forward(x):
+        if x.shape[0] is None:
+            raise TypeError("needs a known shape")
+        return 2.0 * x
+
+    scale = tfb.Inline(forward_fn=forward, forward_min_event_ndims=1)
+    base = tfd.MultivariateNormalDiag(tf.Variable([0.0, 0.0]))
+    model = tic.FlowModel(tfd.TransformedDistribution(base, scale))
+    assert model.sample(3).shape == [3, 2] and model.sample([2, 2]).shape == [2, 2, 2]

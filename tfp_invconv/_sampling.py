@@ -36,10 +36,10 @@ class Sampler:
             condition = tf.broadcast_to(condition, tf.concat([shape, batch_shape, own], 0))
             condition = tf.reshape(condition, tf.concat([[count], batch_shape, own], 0))
         if temperature == 1:
-            samples = self._draw(count, seed, condition)
+            samples = _drawn(self._draw, count, seed, condition)
         else:
             temperature = tf.constant(temperature, distribution.dtype)
-            samples = self._draw_at(count, seed, condition, temperature)
+            samples = _drawn(self._draw_at, count, seed, condition, temperature)
         return tf.reshape(samples, tf.concat([shape, tf.shape(samples)[1:]], 0))
 
     def _samples(self, count, seed, condition):
@@ -51,6 +51,17 @@ class Sampler:
         tempered = tfd.TransformedDistribution(base, tfb.Chain(scaling))
         flow = tfd.TransformedDistribution(tempered, self._distribution.bijector)
         return flow.sample(count, seed=seed, **self._arguments_of(condition))
+
+
+def _drawn(draw, count, *arguments):
+    try:
+        return draw(count, *arguments)
+    except (TypeError, ValueError):
+        # Some bijectors, such as TFP's own Glow, can't do without a number that is known.
+        known = tf.get_static_value(count)
+        if known is None:
+            raise
+        return draw(int(known), *arguments)
 
 
 def as_shape(sample_shape, caller):
