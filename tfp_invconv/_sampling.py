@@ -6,8 +6,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_invconv.bijectors import _conditions
-from tfp_invconv.bijectors import _parameters as params
+from tfp_invconv import _conditions
+from tfp_invconv import _parameters as params
 
 tfb = tfp.bijectors
 tfd = tfp.distributions

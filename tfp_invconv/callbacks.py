@@ -5,8 +5,8 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from tfp_invconv import _parameters as params
 from tfp_invconv import plots
-from tfp_invconv.bijectors import _parameters as params
 
 
 class SampleImages(keras.callbacks.Callback):

@@ -7,7 +7,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_invconv import _inputs, _pairs, _replicas, _sampling, _saving, _variables
-from tfp_invconv.bijectors import _parameters as params
+from tfp_invconv import _parameters as params
 
 tfd = tfp.distributions
 

@@ -3,8 +3,8 @@
 import keras
 import tensorflow as tf
 
+from tfp_invconv import _parameters as params
 from tfp_invconv import _stacked_networks as stacks
-from tfp_invconv.bijectors import _parameters as params
 
 
 def conv_net(

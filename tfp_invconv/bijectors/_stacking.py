@@ -8,10 +8,10 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_invconv import _parameters as params
 from tfp_invconv import _stacked_networks as stacked_networks
 from tfp_invconv import _variables
 from tfp_invconv import networks as nets
-from tfp_invconv.bijectors import _parameters as params
 
 tfb = tfp.bijectors
 
@@ -102,7 +102,8 @@ class _Stacking:
         first = bijectors[0]
         where = f"{where}.{first.name}"
         arguments = {}
-        for argument in first.parameters.keys() - {"name"}:
+        # In one order on all machines, which make their variables in step.
+        for argument in [key for key in first.parameters if key != "name"]:
             values = [bijector.parameters[argument] for bijector in bijectors]
             if argument in _numbers_of(first) and not _are_alike(values):
                 # A reference, so that it counts as stacked: constants are the same in all steps.

@@ -6,7 +6,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow.python.eager import record
 
-from tfp_invconv.bijectors import _parameters as params
+from tfp_invconv import _parameters as params
 from tfp_invconv.bijectors._hashed_once import ParameterBijector
 
 tfb = tfp.bijectors

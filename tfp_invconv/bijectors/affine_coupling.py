@@ -4,7 +4,7 @@ import functools
 
 import tensorflow as tf
 
-from tfp_invconv.bijectors import _parameters as params
+from tfp_invconv import _parameters as params
 from tfp_invconv.bijectors.act_norm import ActNorm
 from tfp_invconv.bijectors.channel_coupling import ChannelCoupling, bounded, make_networks
 

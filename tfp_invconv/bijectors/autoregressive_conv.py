@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from tfp_invconv.bijectors import _parameters as params
+from tfp_invconv import _parameters as params
 from tfp_invconv.bijectors._hashed_once import ParameterBijector
 from tfp_invconv.ops.causal_conv import CORNERS, causal_conv, dilated, triangular_kernel
 from tfp_invconv.ops.causal_solve import causal_solve, growth

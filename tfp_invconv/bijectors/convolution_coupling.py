@@ -5,8 +5,8 @@ import functools
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_invconv import _parameters as params
 from tfp_invconv import networks as nets
-from tfp_invconv.bijectors import _parameters as params
 from tfp_invconv.bijectors.channel_coupling import ChannelCoupling, bounded, make_networks
 from tfp_invconv.bijectors.dct_symmetric_conv import DCTSymmetricConv
 from tfp_invconv.bijectors.s_log_gate import SLogGate

@@ -3,7 +3,7 @@
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_invconv.bijectors import _parameters as params
+from tfp_invconv import _parameters as params
 from tfp_invconv.bijectors._hashed_once import ParameterBijector
 from tfp_invconv.ops.symmetric_conv import dct1, symmetric_conv
 

@@ -3,8 +3,8 @@
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_invconv.bijectors import _conditions
-from tfp_invconv.bijectors import _parameters as params
+from tfp_invconv import _conditions
+from tfp_invconv import _parameters as params
 from tfp_invconv.bijectors._one_pass import OnePassBijector
 
 tfb = tfp.bijectors

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from tfp_invconv.bijectors import _parameters as params
+from tfp_invconv import _parameters as params
 from tfp_invconv.bijectors._hashed_once import ParameterBijector
 from tfp_invconv.ops.circular_conv import (
     circular_conv,

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_invconv.bijectors import _parameters as params
+from tfp_invconv import _parameters as params
 from tfp_invconv.bijectors._hashed_once import ParameterBijector
 
 tfb = tfp.bijectors

@@ -5,9 +5,10 @@ import functools
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_invconv import _conditions
+from tfp_invconv import _parameters as params
 from tfp_invconv import _stacked_networks as stacked_networks
-from tfp_invconv.bijectors import _conditions, _loops, _stacking
-from tfp_invconv.bijectors import _parameters as params
+from tfp_invconv.bijectors import _loops, _stacking
 from tfp_invconv.bijectors._one_pass import OnePassBijector
 from tfp_invconv.bijectors.conditional_chain import ConditionalChain
 

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tfp_invconv.bijectors import _parameters as params
+from tfp_invconv import _parameters as params
 from tfp_invconv.bijectors._hashed_once import ParameterBijector
 
 
