@@ -6,6 +6,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import tfp_invconv as tic
+from tfp_invconv.bijectors.scan import unrolled
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -175,12 +176,13 @@ def test_data_that_are_all_the_same(value):
 
 
 def test_names_are_those_of_the_summary():
-    model = tic.FlowModel(small_glow())
-    lines = []
-    model.summary(print_fn=lines.append)
+    flow, lines = small_glow(), []
+    reports = silent(flow, numbers([5, 8, 8, 1], 0.0, 256.0, tf.float32))
+    # Of each step, where the summary of the flow itself has one row for all.
+    steps = tfd.TransformedDistribution(flow.distribution, unrolled(flow.bijector))
+    tic.FlowModel(steps).summary(print_fn=lines.append)
     labels = [line.split()[0] for line in lines[1:-1] if not line.startswith("    ")]
-    assert "08.02.householder_qr_1x1" in labels
-    reports = silent(model.distribution, numbers([5, 8, 8, 1], 0.0, 256.0, tf.float32))
+    assert "04.00.01.householder_qr_1x1" in labels
     assert [layer.name for layer in reports] == labels
 
 

@@ -26,8 +26,9 @@ def replaced(value, replace, is_part=is_stack):
     if is_part(value):
         return replace(value)
     if isinstance(value, tfb.Bijector):
-        arguments = {k: replaced(v, replace, is_part) for k, v in value.parameters.items()}
-        changed = {k: v for k, v in arguments.items() if v is not value.parameters[k]}
+        given = value.parameters or {}
+        arguments = {k: replaced(v, replace, is_part) for k, v in given.items()}
+        changed = {k: v for k, v in arguments.items() if v is not given[k]}
         return value.copy(**changed) if changed else value
     if isinstance(value, (list, tuple)):
         parts = [replaced(part, replace, is_part) for part in value]

@@ -178,6 +178,8 @@ class ChannelCoupling(OnePassBijector):
         try:
             yield
         except (ValueError, tf.errors.InvalidArgumentError) as error:
+            if "not finite" in str(error):
+                raise
             raise ValueError(
                 f"{self.name}: network {i} returned shape {outputs.shape}, of which no bijector "
                 f"of a part of shape {part.shape} can be made: {error}"

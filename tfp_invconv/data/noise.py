@@ -14,8 +14,9 @@ def dequantize(pixels, seed=None):
 
     Args:
       pixels: array or tensor of whole numbers from 0 to 255, such as uint8 images.
-      seed: two ints, for equal noise at each call; None for new noise, that of
-        `tf.random.set_seed`, in a `tf.data` pipeline at each pass too.
+      seed: two ints, for equal noise at each call; None for new noise. In a `tf.data` pipeline
+        it is new at each pass, unless `tf.random.set_seed` was called before: then give each
+        batch a seed of its own, by `tf.data.Dataset.random`.
 
     Returns:
       A float32 tensor of that shape.
