@@ -422,7 +422,7 @@ def start_up(args, depth):
     return figures
 
 
-def loops_and_unrolled(args, depth):
+def loops_and_unrolled(args):
     """In a process of its own: times of training steps and samples, looped and unrolled."""
     import keras
     import tensorflow as tf
@@ -438,7 +438,7 @@ def loops_and_unrolled(args, depth):
         ("in a loop, recomputed", {"remat": True}),
     ):
         model = tic.FlowModel(
-            tic.glow(shape, args.levels, depth, width=args.width, seed=0, **options)
+            tic.glow(shape, args.levels, args.depth, width=args.width, seed=0, **options)
         )
         model.compile(keras.optimizers.Adam(1e-4))
         model.initialize(images)
@@ -484,8 +484,8 @@ def time_start(args):
                 growth = value / first[name][0]
                 rows.append(claim(f"{name}, depth {depth} / {args.depths[0]}", growth, "", 1.25))
         first = first or figures
-    print(f"\n{args.levels} levels of {args.depths[0]} steps")
-    for job, times in alone(loops_and_unrolled, args.depths[0]).items():
+    print(f"\n{args.levels} levels of {args.depth} steps")
+    for job, times in alone(loops_and_unrolled).items():
         for name, figures in times.items():
             target = 1.05 if name == "in a loop" else None
             rows.append(show(f"{job}, {name}", figures, times["unrolled"], target))
