@@ -357,6 +357,9 @@ def test_conditions_reach_the_steps():
     expected = tic.ConditionalChain(steps).inverse(x, condition=labels)
     run = tf.function(lambda x, c: outer.inverse(x, condition=c))
     np.testing.assert_allclose(run(x, labels), expected, rtol=1e-10)
+    # TFP's own chains as steps.
+    plain = tic.Scan.from_steps([tfb.Invert(tfb.Chain([tfb.Invert(step)])) for step in steps])
+    np.testing.assert_allclose(plain.inverse(tf.identity(x), condition=labels), expected)
     recomputed = tic.Scan(scan.bijector, 2, remat=True)
 
     @tf.function

@@ -17,6 +17,12 @@ def arguments(bijector, condition):
     return {}
 
 
+def inner(bijector, condition=None, **kwargs):
+    """The keyword arguments of a bijector's methods for the bijector inside of it."""
+    given = {} if condition is None else arguments(bijector, condition)
+    return {**kwargs, **given}
+
+
 def take_condition(bijector):
     """Whether a condition reaches a layer of this bijector."""
     return bool(arguments(bijector, None))

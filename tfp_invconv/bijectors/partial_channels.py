@@ -88,7 +88,7 @@ class PartialChannels(OnePassBijector):
         return _conditions.take_condition(self.bijector)
 
     def _inverse_and_log_det(self, y, **kwargs):
-        kwargs = self._inner(**kwargs)
+        kwargs = _conditions.inner(self.bijector, **kwargs)
         first, rest = self._split(y)
         # Named, so that it lives, and TFP's cache with it, while the log-determinant is made.
         value = self.bijector.inverse(first, **kwargs)
@@ -96,15 +96,11 @@ class PartialChannels(OnePassBijector):
         return self._join(value, rest), ildj
 
     def _forward_and_log_det(self, x, **kwargs):
-        kwargs = self._inner(**kwargs)
+        kwargs = _conditions.inner(self.bijector, **kwargs)
         first, rest = self._split(x)
         value = self.bijector.forward(first, **kwargs)
         fldj = self.bijector.forward_log_det_jacobian(first, event_ndims=3, **kwargs)
         return self._join(value, rest), fldj
-
-    def _inner(self, condition=None, **kwargs):
-        given = {} if condition is None else _conditions.arguments(self.bijector, condition)
-        return {**kwargs, **given}
 
     def _split(self, x):
         params.check_event(x, self.name, "[H, W, C]")

@@ -210,7 +210,7 @@ class Scan(OnePassBijector):
 
     def _run(self, direction, x, order, kwargs):
         """The steps with the indices `order`, one after the other: value and log-determinant."""
-        x = self._with_batch_of_steps(x)
+        x, kwargs = self._with_batch_of_steps(x), _conditions.inner(self.bijector, **kwargs)
         fitted_to_data = [m for m in self.bijector.submodules if hasattr(m, "awaits_data")]
         if any(layer.awaits_data for layer in fitted_to_data):
             self._initialize(x, kwargs)
