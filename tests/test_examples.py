@@ -151,9 +151,8 @@ def test_check_samples_goes_on_where_it_stopped(tmp_path):
     assert f"| digits | 1x1/affine | 1.0 | {bits} | {counts}" in outputs[0]
 
 
-def test_the_readme_has_the_committed_results():
-    readme = (EXAMPLES.parent / "README.md").read_text()
-    check_samples = importlib.import_module("check_samples")
+def test_the_readme_has_the_committed_results(example):
+    readme, check_samples = (EXAMPLES.parent / "README.md").read_text(), example("check_samples")
     paths = sorted((EXAMPLES / "results" / "check_samples").glob("*/*/results.json"))
     rows = [check_samples.row(json.loads(path.read_text())) for path in paths]
     assert rows and [row for row in rows if row not in readme] == []
