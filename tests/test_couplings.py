@@ -1,10 +1,14 @@
 """Couplings, and the layers around them: ActNorm, Squeeze, PartialChannels."""
 
+import copy
+import pickle
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
+from registry import LAYERS
 
 import tfp_invconv as tic
 
@@ -294,3 +298,22 @@ def test_a_wrong_size_of_image_is_not_blamed_on_a_keras_layer():
     message = r"affine_coupling: its network .* inputs of shape \(4, 4, 2\); got \(6, 4, 2\)"
     with pytest.raises(ValueError, match=message):
         coupling.inverse(tf.ones([5, 6, 4, 4]))
+
+
+COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda layer: pickle.loads(pickle.dumps(layer))}
+
+
+@pytest.mark.parametrize("copies", COPIES)
+@pytest.mark.parametrize("name", ["AffineCoupling", "QuadCoupling", "ConvolutionCoupling"])
+def test_a_copy_has_the_variables_of_its_networks(name, copies):
+    layer, x = LAYERS[name].bijector(tf.float32), LAYERS[name].input([3], tf.float32)
+    expected = layer.inverse(tf.identity(x))
+    made = COPIES[copies](layer)
+    np.testing.assert_array_equal(made.inverse(tf.identity(x)), expected)
+    of_networks = [id(v.value) for network in made.networks for v in network.variables]
+    assert len(made.variables) == len(layer.variables)
+    assert set(of_networks) <= {id(v) for v in made.variables}
+    for variable in made.trainable_variables:
+        variable.assign_add(tf.ones_like(variable))
+    assert np.any(made.inverse(tf.identity(x)) != expected)
+    np.testing.assert_array_equal(layer.inverse(tf.identity(x)), expected)

@@ -88,6 +88,10 @@ class ChannelCoupling(OnePassBijector):
             name=name,
         )
 
+    def __reduce__(self):
+        # Copied or pickled attribute by attribute, its variables would not be the networks'.
+        return _made_again, (type(self), self.parameters)
+
     @classmethod
     def _parameter_properties(cls, dtype):
         return {}
@@ -192,6 +196,10 @@ class ChannelCoupling(OnePassBijector):
                 f"{part.shape}; the bijector made from them returned shape {value.shape}."
             )
         return value
+
+
+def _made_again(layer, parameters):
+    return layer(**parameters)
 
 
 def _flat(condition, batch):
