@@ -317,3 +317,36 @@ def test_a_copy_has_the_variables_of_its_networks(name, copies):
         variable.assign_add(tf.ones_like(variable))
     assert np.any(made.inverse(tf.identity(x)) != expected)
     np.testing.assert_array_equal(layer.inverse(tf.identity(x)), expected)
+
+
+class Subclassed(keras.Model):
+    """A network that does not tell its inputs; conditional if it has a `condition_size`."""
+
+    def __init__(self, condition_size=None):
+        super().__init__()
+        self.condition_size = condition_size
+        self.dense = keras.layers.Dense(4)
+
+    def call(self, inputs):
+        return self.dense(tf.concat(inputs, -1) if self.condition_size else inputs)
+
+
+def test_a_subclassed_model_is_a_network():
+    network, x = Subclassed(), tf.ones([3, 4])
+    network(x[:, :2])
+    coupling = tic.AffineCoupling(network, event_ndims=1)
+    assert not coupling.takes_condition and len(coupling.trainable_variables) == 2
+    scan = tic.Scan.from_steps([coupling, coupling])
+    expected = coupling.inverse(coupling.inverse(x))
+    np.testing.assert_allclose(scan.inverse(tf.identity(x)), expected, rtol=1e-6)
+
+
+def test_a_conditional_subclassed_model_is_a_network():
+    network, x = Subclassed(condition_size=3), tf.ones([3, 4])
+    network([x[:, :2], tf.ones([3, 3])])
+    coupling = tic.AffineCoupling(network, event_ndims=1)
+    assert coupling.takes_condition
+    z = coupling.inverse(x, condition=tf.constant([0, 1, 2]))
+    assert np.all(z[0, 2:] != z[1, 2:])
+    with pytest.raises(ValueError, match="affine_coupling: needs a condition of 3 numbers"):
+        coupling.inverse(tf.identity(x))

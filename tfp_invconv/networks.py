@@ -102,8 +102,7 @@ def check_built(network, layer):
 
 def check_input(network, x, layer):
     """Raises a ValueError if a Keras model was made for inputs of another shape than x."""
-    network = stacks.behind(network)
-    inputs = getattr(network, "inputs", None)
+    network, inputs = stacks.behind(network), _inputs(network)
     if inputs and not x.shape.is_compatible_with(inputs[0].shape):
         raise ValueError(
             f"{layer}: its network {network.name!r} was made for inputs of shape "
@@ -128,15 +127,24 @@ def variable_dtype(dtype):
 
 
 def takes_condition(network):
-    """Whether it is a Keras model with a second input."""
-    model = stacks.behind(network)
-    return isinstance(model, keras.Model) and len(model.inputs) == 2
+    """Whether it has a second input, or says so by an attribute `condition_size`."""
+    return len(_inputs(network)) == 2 or condition_size(network) is not None
 
 
 def condition_size(network):
-    """How many numbers its second input has; None if it has none or does not say."""
-    inputs = getattr(stacks.behind(network), "inputs", None) or []
-    return inputs[1].shape[-1] if len(inputs) == 2 else None
+    """How many numbers its second input has; None if it has none or does not say.
+
+    A subclassed Keras model, which does not tell its inputs, says it by an attribute of this name.
+    """
+    inputs = _inputs(network)
+    if len(inputs) == 2:
+        return inputs[1].shape[-1]
+    return getattr(stacks.behind(network), "condition_size", None)
+
+
+def _inputs(network):
+    """The inputs of a functional Keras model; of others nothing is known."""
+    return getattr(stacks.behind(network), "inputs", None) or []
 
 
 def call(network, x, condition, layer):
@@ -153,7 +161,7 @@ def call(network, x, condition, layer):
     """
     if not takes_condition(network):
         return tf.cast(network(x), x.dtype)
-    size = stacks.behind(network).inputs[1].shape[-1]
+    size = condition_size(network)
     if condition is None:
         raise ValueError(
             f"{layer}: needs a condition of {size} numbers or of one of {size} classes, as the "

@@ -60,7 +60,8 @@ class ChannelCoupling(OnePassBijector):
         Args:
           networks: k - 1 callables, such as built Keras models. The i-th takes the first i parts,
             concatenated, with one batch dimension, and returns the parameters for the next part.
-            One with a second input takes the condition there; see `ConditionalChain`.
+            One with a second input takes the condition there, see `ConditionalChain`; a subclassed
+            Keras model with one says so by an attribute `condition_size`.
           bijector_fn: takes what a network returned, and returns the bijector of a part.
           event_ndims: 3 for events `[H, W, C]`, 1 for `[N]`.
           validate_args: whether to check parameters at run time.
