@@ -94,6 +94,21 @@ def test_dropout_is_a_rate(name):
             CALLABLES[name](dropout=wrong)
 
 
+# A Squeeze has no parameters.
+WITH_DTYPE = [
+    name
+    for name, make in CALLABLES.items()
+    if "dtype" in inspect.signature(make).parameters and name != "Squeeze"
+]
+
+
+@pytest.mark.parametrize("name", WITH_DTYPE)
+def test_a_dtype_is_one_of_two(name):
+    for wrong in ("bfloat16", tf.float16, "int32"):
+        with pytest.raises(ValueError, match="(must be|of) float32[ ,].*; got .*(float16|int32)"):
+            CALLABLES[name](dtype=wrong)
+
+
 @pytest.mark.parametrize("name", CALLABLES)
 def test_seeds(name):
     make = CALLABLES[name]

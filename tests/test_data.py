@@ -292,6 +292,7 @@ def test_cropping_is_centred(load):
         (ValueError, "unknown data set 'qqq'; similar names: none", ["qqq"]),
         (ValueError, "cannot open data set 'cifar10/none'", ["cifar10/none"]),
         (ValueError, r"'train\[:0\]' of data set 'digits' .*at least one", ["digits", "train[:0]"]),
+        (ValueError, r"'test\[7:3\]' of data set 'digits' .*empty", ["digits", "test[7:3]"]),
         (ValueError, "'valid' of data set 'digits' .*'test': 297", ["digits", "valid"]),
         (ValueError, "'tic_no_images' has no feature 'image'.*it has scan", ["tic_no_images"]),
         (ValueError, r"images of shape \(None, None, 1\).*one static shape", ["tic_varying_sizes"]),

@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import tfp_invconv as tic
-from tfp_invconv.bijectors._one_pass import OnePassBijector
+from tfp_invconv import _caches
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
@@ -154,7 +154,22 @@ def test_deleted_flows_leave_no_graph_behind():
 
     references = use_a_flow(4) + use_a_flow(6)
     # TFP's caches keep every graph in which any bijector was used, its own as well.
-    for bijector_class in (tfb.Bijector, OnePassBijector):
-        vars(bijector_class)["_cache"].clear()
+    for cache in (vars(tfb.Bijector)["_cache"], _caches.cache, _caches.one_pass_cache):
+        cache.clear()
+    gc.collect()
+    assert not [r() for r in references if r() is not None]
+
+
+def test_a_deleted_model_leaves_nothing_in_the_caches():
+    def train_and_sample():
+        flow = tic.glow([4, 4, 1], 1, 2, width=4, conv="emerging", seed=0)
+        model = tic.FlowModel(flow)
+        model.compile("adam")
+        model.fit(np.random.default_rng(0).uniform(0, 256, [4, 4, 4, 1]), verbose=0)
+        model.sample(2, seed=0)
+        model.sample(2, seed=0, temperature=0.5)
+        return [weakref.ref(o) for o in (model, flow, *flow.bijector.bijectors)]
+
+    references = train_and_sample()
     gc.collect()
     assert not [r() for r in references if r() is not None]

@@ -155,6 +155,29 @@ def test_batch_dimensions_are_independent(case, batch_shape):
     assert ildj.shape in ((), batch_shape)
 
 
+@pytest.mark.parametrize("direction", ["inverse", "forward"])
+def test_a_tensor_that_is_kept_has_the_log_det_of_todays_parameters(case, direction):
+    """tensorflow/probability #1510: its cache goes by the tensor."""
+    bijector, y = case.bijector(), case.input([2])
+    value = tf.identity(y if direction == "inverse" else bijector.inverse(y))
+    log_det = getattr(bijector, f"{direction}_log_det_jacobian")
+    function = getattr(bijector, direction)
+
+    def evaluated(value):
+        return function(value), tf.broadcast_to(log_det(value, case.event_ndims), [2])
+
+    before = evaluated(value)[1], tf.broadcast_to(log_det(value, case.event_ndims), [2])
+    np.testing.assert_array_equal(*before)
+    for variable in bijector.trainable_variables:
+        variable.assign_add(0.1 * tf.ones_like(variable))
+    alone = tf.broadcast_to(log_det(value, case.event_ndims), [2])
+    result, beside_the_value = evaluated(value)
+    expected_result, expected = evaluated(tf.identity(value))
+    np.testing.assert_allclose(result, expected_result, rtol=1e-12)
+    np.testing.assert_allclose(alone, expected, rtol=1e-12)
+    np.testing.assert_allclose(beside_the_value, expected, rtol=1e-12)
+
+
 def test_a_batch_of_parameters_is_a_batch_of_bijectors(case):
     if not case.batched:
         return

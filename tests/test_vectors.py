@@ -144,6 +144,11 @@ def test_seed_decides_the_order(data_dir):
             r"'test\[:0\]' of data set .*empty.*at least one",
             ["tic_vectors", "test[:0]"],
         ),
+        (
+            ValueError,
+            r"'test\[6:3\]' of data set .*empty.*at least one",
+            ["tic_vectors", "test[6:3]"],
+        ),
         (TypeError, "name must be a string, got None", [None]),
         (TypeError, "split must be a string, got 3", ["tic_vectors", 3]),
         (ValueError, "batch_size must be at least 1, got 0", ["tic_vectors", "train", 0]),

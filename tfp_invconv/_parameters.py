@@ -21,10 +21,16 @@ def as_parameter(value, dtype, argument, layer):
     """Converts a constant to a tensor; variables and deferred tensors stay references.
 
     Raises:
-      ValueError: if `value` is a constant that holds a NaN or an infinity.
+      ValueError: if `value` is a constant that holds a NaN or an infinity, or is of another dtype
+        than float32 and float64.
     """
     if value is None:
         return None
+    if dtype not in (tf.float32, tf.float64):
+        raise ValueError(
+            f"{layer}: parameters must be of float32 or float64; got `{argument}` of "
+            f"{tf.as_dtype(dtype).name}."
+        )
     converted = tensor_util.convert_nonref_to_tensor(value, dtype=dtype, name=argument)
     is_constant = not tf.is_tensor(value) and not is_ref(value)
     if is_constant and not np.all(np.isfinite(np.asarray(value))):

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_invconv import _conditions
+from tfp_invconv import _caches, _conditions
 from tfp_invconv import _parameters as params
 
 tfb = tfp.bijectors
@@ -43,14 +43,16 @@ class Sampler:
         return tf.reshape(samples, tf.concat([shape, tf.shape(samples)[1:]], 0))
 
     def _samples(self, count, seed, condition):
-        return self._distribution.sample(count, seed=seed, **self._arguments_of(condition))
+        with _caches.forgotten_graph():
+            return self._distribution.sample(count, seed=seed, **self._arguments_of(condition))
 
     def _samples_at(self, count, seed, condition, temperature):
         base = self._distribution.distribution
         scaling = [tfb.Shift(base.mean()), tfb.Scale(temperature), tfb.Shift(-base.mean())]
         tempered = tfd.TransformedDistribution(base, tfb.Chain(scaling))
         flow = tfd.TransformedDistribution(tempered, self._distribution.bijector)
-        return flow.sample(count, seed=seed, **self._arguments_of(condition))
+        with _caches.forgotten_graph():
+            return flow.sample(count, seed=seed, **self._arguments_of(condition))
 
 
 def _drawn(draw, count, *arguments):

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_invconv import _inputs, _pairs, _replicas, _sampling, _saving, _variables
+from tfp_invconv import _caches, _inputs, _pairs, _replicas, _sampling, _saving, _variables
 from tfp_invconv import _parameters as params
 
 tfd = tfp.distributions
@@ -107,7 +107,8 @@ class FlowModel(keras.Model):
             condition = _replicas.not_empty(self._pairs.vectors(condition, batch_rank))
         # A new tensor, so that no bijector serves what it cached for the old one.
         x_or_zero = _replicas.not_empty(tf.identity(x))
-        log_prob = self.distribution.log_prob(x_or_zero, **self._pairs.arguments(condition))
+        with _caches.forgotten_graph():
+            log_prob = self.distribution.log_prob(x_or_zero, **self._pairs.arguments(condition))
         return log_prob[: tf.shape(x)[0]] if _replicas.is_distributed() else log_prob
 
     def sample(self, sample_shape=(), condition=None, seed=None, temperature=1.0):

@@ -1,5 +1,7 @@
 """Keras 3 networks for couplings."""
 
+import contextlib
+
 import keras
 import tensorflow as tf
 
@@ -123,7 +125,7 @@ def variables(networks):
 
 def variable_dtype(dtype):
     """The `tf.DType` of the variables of a network of this dtype or Keras dtype policy."""
-    return tf.as_dtype(keras.dtype_policies.get(_policy(dtype)).variable_dtype)
+    return tf.as_dtype(_policy(dtype).variable_dtype)
 
 
 def takes_condition(network):
@@ -185,7 +187,16 @@ def asinh(x):
 
 
 def _policy(dtype):
-    return tf.as_dtype(dtype).name if isinstance(dtype, tf.DType) else dtype
+    """The Keras dtype policy of this name or dtype."""
+    with contextlib.suppress(ValueError, TypeError):
+        name = tf.as_dtype(dtype).name if isinstance(dtype, tf.DType) else dtype
+        policy = keras.dtype_policies.get(name)
+        if policy.variable_dtype in ("float32", "float64"):
+            return policy
+    raise ValueError(
+        "`dtype` must be float32, float64, or a Keras policy with variables of these, such as "
+        f'"mixed_bfloat16"; got {dtype!r}.'
+    )
 
 
 def _check_options(width, condition_size, dropout):
@@ -199,7 +210,7 @@ def _network(input_shape, condition_size, layer, sizes, drop, rate, seed, dtype)
     """A hidden layer with a ReLU (and dropout) for all sizes but the last, then one of zeros."""
     policy = _policy(dtype)
     # An input is cast to the dtype of `keras.Input`, whatever the layers compute in.
-    input_dtype = keras.dtype_policies.get(policy).variable_dtype
+    input_dtype = policy.variable_dtype
     inputs = [keras.Input(tuple(input_shape), dtype=input_dtype)]
     h = keras.layers.Activation(asinh, dtype=input_dtype)(inputs[0])
     _check_options(sizes[0][0], condition_size, rate)

@@ -4,6 +4,8 @@ import functools
 
 import tensorflow_probability as tfp
 
+from tfp_invconv import _caches
+
 
 class HashedOnce:
     """Mix-in for bijectors: the hash is computed once.
@@ -22,3 +24,5 @@ class HashedOnce:
 
 class ParameterBijector(HashedOnce, tfp.bijectors.AutoCompositeTensorBijector):
     """Base class of the layers that tensors alone describe, no networks."""
+
+    _cache = _caches.cache

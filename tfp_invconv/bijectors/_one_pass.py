@@ -1,8 +1,8 @@
 """Bijectors whose value and log-determinant come out of one evaluation."""
 
 import tensorflow_probability as tfp
-from tensorflow_probability.python.internal import cache_util
 
+from tfp_invconv import _caches
 from tfp_invconv.bijectors._hashed_once import HashedOnce
 
 tfb = tfp.bijectors
@@ -20,9 +20,7 @@ class OnePassBijector(HashedOnce, tfb.Bijector):
     of its own direction.
     """
 
-    _cache = cache_util.BijectorCacheWithGreedyAttrs(
-        forward_name="_forward_with_attributes", inverse_name="_inverse_with_attributes"
-    )
+    _cache = _caches.one_pass_cache
 
     def _forward_with_attributes(self, x, **kwargs):
         y, fldj = self._forward_and_log_det(x, **kwargs)
@@ -33,5 +31,6 @@ class OnePassBijector(HashedOnce, tfb.Bijector):
         return x, {"ildj": ildj}
 
     def _inverse_log_det_jacobian(self, y, **kwargs):
-        self._cache.inverse(y, **kwargs)
+        # Named, so that it lives while the log-determinant is read.
+        value = self._cache.inverse(y, **kwargs)  # noqa: F841
         return self._cache.inverse_attributes(y, **kwargs)["ildj"]

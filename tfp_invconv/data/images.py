@@ -94,6 +94,8 @@ def load_images(
     # Pairs of image and label even if the label is not wanted: then it is 0.
     images = _decoded_images(tfds, builder, split, with_labels)
     num_images = int(images.cardinality())
+    if num_images < 1:
+        raise _tfds.split_error(builder, split, "it is empty", "load_images")
     num_in_memory = min(num_images, max(1, _MEMORY_BYTES // (height * width * channels)))
     if num_in_memory == num_images:
         # Not `cache()`, which warns whenever a first pass stops early, as `take(1)` does.
