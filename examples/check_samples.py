@@ -49,6 +49,7 @@ def parse_arguments():
         help='bounds of the log-scale in affine and quad couplings, "sigmoid" among them (1.0)',
     )
     add("--epochs", type=int, help="passes over the training images (60 for digits, else 1 or 2)")
+    add("--learning-rate", type=float, help="highest learning rate (0.01 for digits, else 0.002)")
     add("--jobs", type=int, default=1, help="flows trained at a time (1)")
     add("--out", type=Path, default=Path("runs/check_samples"), help="folder of the runs")
     return parser.parse_args()
@@ -63,7 +64,7 @@ def settings(args, dataset, kind, bound):
         "coupling": coupling,
         "log_scale_bound": bound,
         "epochs": args.epochs or epochs,
-        "learning_rate": rate,
+        "learning_rate": args.learning_rate or rate,
     }
 
 

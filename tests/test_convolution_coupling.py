@@ -195,6 +195,15 @@ def test_conf_learns_a_curved_density():
     assert np.all(np.isfinite(model.sample(1000, seed=0)))
 
 
+def test_an_outlier_and_ten_times_the_learning_rate_leave_conf_finite():
+    x = noise(400, 3).numpy()
+    x[7] = [1e4, -1e3, 1e4]
+    model, losses = train(conf([3], depth=2, width=16, seed=0), x, 10, 2e-2)
+    assert np.all(np.isfinite(losses))
+    assert np.all(np.isfinite(model.predict(x, verbose=0)))
+    assert np.all(np.isfinite(model.sample(1000, seed=0)))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("as_images", [True, False], ids=["images", "vectors"])
 def test_conf_learns_the_digits(as_images):
