@@ -60,6 +60,8 @@ def test_train_image_flow_writes_what_it_prints(tmp_path):
         assert [float(row["bits_per_dim"]) < 8.0 for row in csv.DictReader(file)] == [True] * 2
     conditions = (tmp_path / "run" / "conditions.txt").read_text()
     assert "emerging_conv" in conditions and "all layers" in conditions
+    last = max((tmp_path / "run").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    assert last.name == "results.json"
     picture = tf.io.decode_png((tmp_path / "run" / "samples.png").read_bytes())
     assert picture.shape[0] > 100
     assert len(np.unique(picture)) > 16
@@ -126,6 +128,20 @@ def test_samples_are_counted(example):
 
     counts = example("train_image_flow").count_samples(Model(), max_value=16, seed=3)
     assert counts == {"samples": 2000, "samples_not_finite": 3, "samples_far_out": 8}
+
+
+def test_results_are_written_whole_or_not_at_all(example, tmp_path, monkeypatch):
+    path, write = tmp_path / "results.json", Path.write_text
+    example("train_image_flow").write_json({"bits": 1.0}, path)
+
+    def half(path, text):
+        write(path, text[: len(text) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(OSError, match="No space left"):
+        example("train_image_flow").write_json({"bits": 2.0}, path)
+    assert json.loads(path.read_text()) == {"bits": 1.0}
 
 
 @pytest.mark.slow
