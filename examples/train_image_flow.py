@@ -180,12 +180,14 @@ def count_samples(model, max_value, seed):
 
 
 def write_json(results, path):
-    """Writes the results; what is not finite becomes null, as JSON has no NaN."""
+    """Writes the results, whole or not at all; what is not finite is null, as JSON has no NaN."""
     known = {
         key: None if isinstance(value, float) and not math.isfinite(value) else value
         for key, value in results.items()
     }
-    path.write_text(json.dumps(known, indent=2, allow_nan=False) + "\n")
+    new = path.with_suffix(".json.new")
+    new.write_text(json.dumps(known, indent=2, allow_nan=False) + "\n")
+    new.replace(path)
 
 
 def sampling_time(model):
@@ -256,7 +258,6 @@ def run(args, conv, coupling, out):
         f"{results['samples_far_out']} far out"
     )
     print(f"time to sample 100 images: {1e3 * results['sampling_seconds']:.0f} ms")
-    write_json(results, out / "results.json")
     with open(out / "conditions.txt", "w") as file:
         tic.condition_report(
             flow, real[:50], print_fn=lambda line: print(line, file=file), seed=args.seed
@@ -264,6 +265,8 @@ def run(args, conv, coupling, out):
     samples = model.sample(len(real), seed=args.seed)
     tic.plots.comparison(samples, real, out / "samples.png", max_value=max_value)
     print(f"pictures: {out / 'samples.png'}")
+    # Last: where they are, all is.
+    write_json(results, out / "results.json")
     return results
 
 

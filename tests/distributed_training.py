@@ -3,47 +3,54 @@
 import json
 import os
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 import tfp_invconv as tic
-from tfp_invconv import _replicas
+
+tfd = tfp.distributions
 
 
 def train(strategy, count):
-    """Returns losses, each replica's variables, and what the first worker told the others."""
+    """Returns losses, each replica's variables, and the shift of an ActNorm."""
     rng = np.random.default_rng(0)
     x = rng.uniform(20, 200, [count, 1, 1, 1]) + rng.uniform(0, 20, [count, 4, 4, 1])
-    labels = rng.integers(0, 2, count)
-    data = tf.data.Dataset.from_tensor_slices((x.astype("float32"), labels)).batch(16)
+    labels, weights = rng.integers(0, 2, count), rng.uniform(0.5, 2.0, count)
+    x, weights = x.astype("float32"), weights.astype("float32")
+    data = tf.data.Dataset.from_tensor_slices((x, labels)).batch(16)
+    weighted = tf.data.Dataset.from_tensor_slices((x, labels, weights)).batch(16)
     with strategy.scope():
         model = tic.FlowModel(
             tic.glow, event_shape=[4, 4, 1], levels=1, depth=1, width=4, conditional=2, seed=0
         )
         model.compile(keras.optimizers.Adam(0.01))
-    history = model.fit(data, epochs=2, verbose=0).history
+        norm = tic.ActNorm.trainable([2])
+        normed = tfd.TransformedDistribution(tfd.MultivariateNormalDiag([0.0, 0.0]), norm)
+        # Each worker has read data of its own.
+        index = json.loads(os.environ.get("TF_CONFIG", '{"task": {"index": 0}}'))["task"]["index"]
+        tic.FlowModel(normed).initialize(rng.normal(3.0 + 10 * index, size=[8, 2]))
+    histories = [
+        model.fit(data, epochs=2, verbose=0).history,
+        model.fit(weighted, verbose=0).history,
+        model.evaluate(data, verbose=0, return_dict=True),
+    ]
     replicas = [
         [v.numpy().tolist() for v in strategy.experimental_local_results(variable.value)]
         for variable in model.flow_variables
     ]
-    index = json.loads(os.environ.get("TF_CONFIG", '{"task": {"index": 0}}'))["task"]["index"]
-    chief = _replicas.from_chief(tf.fill([2], 3.0 + index), strategy).numpy().tolist()
-    evaluated = model.evaluate(data, verbose=0, return_dict=True)
-    return {"history": history, "replicas": replicas, "evaluated": evaluated, "chief": chief}
-
-
-def two_cpus():
-    (cpu,) = tf.config.list_physical_devices("CPU")
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    return {"histories": histories, "replicas": replicas, "shift": norm.shift.numpy().tolist()}
 
 
 def main():
-    kind, count, out = sys.argv[1:]
-    strategies = {"devices": two_cpus, "workers": tf.distribute.MultiWorkerMirroredStrategy}
-    results = train(strategies[kind](), int(count))
+    cpus, count, out = sys.argv[1:]
+    sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+    from train_distributed import make_strategy
+
+    results = train(make_strategy(int(cpus)), int(count))
     with open(out, "w") as file:
         json.dump(results, file)
 

@@ -201,6 +201,34 @@ def test_networks_see_the_asinh(make, shape, condition_size):
     np.testing.assert_allclose(output(20.0), 20 * output(1.0), rtol=1e-9)
 
 
+@pytest.mark.parametrize(
+    "make, shape", [(tic.networks.conv_net, [4, 4, 2]), (tic.networks.mlp, [3])]
+)
+def test_dropout_drops_in_training_alone(make, shape):
+    network = make(shape, 4, width=50, dropout=0.4, seed=0)
+    network.layers[-1].kernel.assign(tf.ones_like(network.layers[-1].kernel))
+    x = tf.random.stateless_normal([100, *shape], [0, 0])
+    expected = network(x)
+    for training in (None, False):
+        np.testing.assert_array_equal(network(x, training=training), expected)
+    first, second = (network(x, training=True) for _ in range(2))
+    assert np.all(first != expected) and np.all(first != second)
+    hidden = keras.Model(network.input, network.layers[-2].output)
+    shares = [np.mean(np.equal(hidden(x, training=t), 0.0)) for t in (False, True)]
+    assert 0.35 < (shares[1] - shares[0]) / (1 - shares[0]) < 0.45
+
+
+def test_a_conv_net_sees_five_by_five_pixels():
+    network = tic.networks.conv_net([9, 9, 1], 1, width=8, seed=0)
+    network.layers[-1].kernel.assign(tf.ones_like(network.layers[-1].kernel))
+    x = tf.Variable(np.random.default_rng(0).normal(size=[1, 9, 9, 1]).astype(np.float32))
+    with tf.GradientTape() as tape:
+        centre = network(x)[0, 4, 4, 0]
+    seen = tape.gradient(centre, x)[0, ..., 0] != 0
+    rows, columns = np.nonzero(seen)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (2, 6, 2, 6)
+
+
 @pytest.mark.parametrize("dtype", [tf.float32, tf.float64], ids=["float32", "float64"])
 def test_asinh_and_its_slope(dtype):
     sizes = np.concatenate([[0.0], 10.0 ** np.linspace(-30, 15, 200)])

@@ -190,6 +190,10 @@ def test_train_is_shuffled_and_has_fresh_noise_at_every_epoch(load):
     assert as_set(np.floor(first)) == as_set(np.floor(second)) == as_set(expected)
     assert (np.floor(first) != expected).any()
     assert (np.floor(first) != np.floor(second)).any()
+    # From anywhere to anywhere: 100 places on the mean, of 300.
+    place = {scan.tobytes(): i for i, scan in enumerate(expected.astype(np.uint8))}
+    came_from = [place[scan.tobytes()] for scan in np.floor(first).astype(np.uint8)]
+    assert 80 < np.mean(abs(np.array(came_from) - np.arange(300))) < 120
 
     def sorted_noise(epoch):
         return np.sort((epoch - np.floor(epoch)).ravel())
@@ -237,6 +241,10 @@ def test_a_split_too_large_for_memory_is_streamed(load, monkeypatch):
     streamed = values(dataset)
     assert as_set(np.floor(streamed)) == as_set(np.floor(kept[0]))
     assert (np.floor(streamed) != odd_pixels(11)).any()
+    # Through a buffer of three: none comes more than two places early.
+    places = {image.tobytes(): i for i, image in enumerate(odd_pixels(11))}
+    came_from = [places[image.tobytes()] for image in np.floor(streamed).astype(np.uint8)]
+    assert max(np.array(came_from) - np.arange(11)) == 2
     np.testing.assert_array_equal(values(load("tic_odd_sizes", "test", 4)), kept[1])
 
 

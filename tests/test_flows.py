@@ -6,6 +6,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import tfp_invconv as tic
+from tfp_invconv._stacked_networks import behind
 from tfp_invconv.bijectors.scan import unrolled
 from tfp_invconv.flows import CONVOLUTIONS, COUPLINGS
 
@@ -44,13 +45,79 @@ def test_levels_steps_and_latents():
     assert flow.sample(2, seed=[0, 0]).shape == (2, 8, 8, 1)
 
 
+MIXES, NORM = tic.HouseholderQR1x1, tic.ActNorm
+STEPS = {
+    "1x1": [NORM, MIXES],
+    "emerging": [NORM, MIXES, tic.EmergingConv],
+    "cinc": [NORM, MIXES, tic.CInC3x3],
+    "periodic": [NORM, MIXES, tic.PeriodicConv],
+    "periodic-free": [NORM, tic.PeriodicConv],
+    "dct": [NORM, MIXES, tic.DCTSymmetricConv],
+    "affine": [NORM, MIXES, tic.AffineCoupling],
+    "additive": [NORM, MIXES, tic.AdditiveCoupling],
+    "quad": [NORM, MIXES, tic.QuadCoupling],
+    "conf": [NORM, MIXES, tic.ConvolutionCoupling],
+}
+
+
+def test_the_tables_have_every_kind():
+    assert STEPS.keys() == {*CONVOLUTIONS, *COUPLINGS}
+
+
+@pytest.mark.parametrize("kind", STEPS)
+def test_what_a_step_of_a_glow_is_made_of(kind):
+    """In the order in which the data pass it, from ActNorm to coupling."""
+    is_conv = kind in CONVOLUTIONS
+    options = {"conv": kind} if is_conv else {"conv": "1x1", "coupling": kind}
+    flow = tic.glow([4, 4, 1], 2, 1, width=5, dropout=0.2, seed=0, **options)
+    expected = STEPS[kind] + [tic.AffineCoupling] * is_conv
+    scans = [m for m in flow.submodules if isinstance(m, tic.Scan)]
+    assert len(scans) == 2
+    for scan in scans:
+        layers = scan[0].bijectors
+        assert [type(layer) for layer in layers] == expected
+        if kind.startswith("periodic"):
+            assert layers[-2].exponential == (kind == "periodic")
+    couplings = [s.bijector.bijectors[-1] for s in scans]
+    couplings += [m for m in flow.submodules if m.name == "split_prior"]
+    assert len(couplings) == 3
+    for coupling in couplings:
+        for network in map(behind, coupling.networks):
+            hidden = [layer for layer in network.layers if layer.name.startswith("hidden")]
+            assert [layer.filters for layer in hidden] == [5, 5]
+            drops = [layer.rate for layer in network.layers if hasattr(layer, "rate")]
+            assert drops == [0.2, 0.2]
+
+
+@pytest.mark.parametrize("shape", [[4, 4, 1], [6]])
+def test_what_a_step_of_conf_is_made_of(shape):
+    flow = tic.conf(shape, 2, num_filters=3, width=5, dropout=0.2, seed=0)
+    (scan,) = (m for m in flow.submodules if isinstance(m, tic.Scan))
+    norm, mixing, coupling, reversal = scan[0].bijectors
+    kinds = (tic.ActNorm, tic.ConvolutionCoupling, tfp.bijectors.Permute)
+    for layer, kind in zip((norm, coupling, reversal), kinds, strict=True):
+        assert isinstance(layer, kind)
+    mixes = [mixing] if len(shape) == 3 else mixing.submodules
+    assert any(isinstance(layer, tic.HouseholderQR1x1) for layer in mixes)
+    assert len(scan) == 2 and coupling.num_filters == 3
+    network = behind(scan.bijector.bijectors[2].networks[0])
+    size = "filters" if len(shape) == 3 else "units"
+    assert [getattr(network.get_layer(f"hidden_{i}"), size) for i in (1, 2)] == [5, 5]
+    assert [layer.rate for layer in network.layers if hasattr(layer, "rate")] == [0.2, 0.2]
+
+
 def test_equal_seeds_make_equal_flows_and_unequal_layers():
     first, second = (tic.glow([8, 8, 1], 2, 2, width=4, seed=3) for _ in range(2))
     for a, b in zip(first.variables, second.variables, strict=True):
         np.testing.assert_array_equal(a, b)
-    steps = unrolled(first.bijector).submodules
-    mixes = [layer for layer in steps if isinstance(layer, tic.HouseholderQR1x1)]
-    assert np.any(mixes[0].reflections.numpy() != mixes[1].reflections.numpy())
+    # All that is drawn differs: between steps, levels and layers.
+    drawn = [
+        row.ravel()[:8].tolist()
+        for variable in first.variables
+        for row in ([variable.numpy()] if "split_prior" in variable.name else variable.numpy())
+        if np.ptp(row) > 0 and row.size >= 8
+    ]
+    assert len(drawn) > 8 and len({tuple(row) for row in drawn}) == len(drawn)
 
 
 @pytest.mark.parametrize(

@@ -122,20 +122,31 @@ def test_csv_logger_and_tensorboard_write_bits_per_dim(tmp_path):
 
 
 def test_swap_ema_weights_evaluates_the_average():
+    averages, averaged = [], model(seed=1)
+
+    def average(batch, logs):
+        weights = [v.numpy() for v in trained.trainable_variables]
+        old = averages[-1] if averages else weights
+        averages.append([0.9 * a + 0.1 * w for a, w in zip(old, weights, strict=True)])
+
     trained = model(keras.optimizers.Adam(0.05, use_ema=True, ema_momentum=0.9))
     history = trained.fit(
         data(),
         batch_size=16,
         epochs=2,
         validation_data=(data(), None),
-        callbacks=[keras.callbacks.SwapEMAWeights()],
+        callbacks=[
+            keras.callbacks.LambdaCallback(on_train_batch_end=average),
+            keras.callbacks.SwapEMAWeights(),
+        ],
         verbose=0,
     ).history
-    without = model(keras.optimizers.Adam(0.05))
-    plain = without.fit(
-        data(), batch_size=16, epochs=2, validation_data=(data(), None), verbose=0
-    ).history
-    assert history["val_loss"] != plain["val_loss"]
+    for epoch, loss in enumerate(history["val_loss"]):
+        for variable, value in zip(
+            averaged.trainable_variables, averages[4 * epoch + 3], strict=True
+        ):
+            variable.assign(value)
+        np.testing.assert_allclose(averaged.evaluate(data(), verbose=0)[0], loss, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -262,6 +273,23 @@ def test_sample_images_are_of_the_same_latents(tmp_path):
         for value in event.summary.value
     ]
     assert shown == [(2, "samples"), (4, "samples")]
+
+
+def test_sample_images_of_a_condition(tmp_path):
+    made = tic.FlowModel(
+        tic.glow, event_shape=[4, 4, 1], levels=1, depth=1, width=4, conditional=2, seed=0
+    )
+    for variable in made.trainable_variables:
+        variable.assign_add(0.1 * np.random.default_rng(0).normal(size=variable.shape))
+    made.compile(keras.optimizers.SGD(0.0))
+    pictures = tic.callbacks.SampleImages(
+        tmp_path, count=4, condition=[0, 1, 1, 0], max_value=16, seed=5
+    )
+    x = np.random.default_rng(0).uniform(0, 256, [4, 4, 4, 1]).astype(np.float32)
+    made.fit(x, np.array([0, 1, 0, 1]), callbacks=[pictures], verbose=0)
+    samples = made.sample(4, condition=[0, 1, 1, 0], seed=5)
+    picture = tf.io.decode_png((tmp_path / "epoch-0001.png").read_bytes())
+    np.testing.assert_array_equal(picture, tic.plots.image_grid(samples, max_value=16))
 
 
 def test_sample_images_every_must_be_positive(tmp_path):

@@ -29,6 +29,12 @@ def fixture_case(request):
     return LAYERS[request.param]
 
 
+def of_cases(is_one):
+    """Runs a test over those cases of the registry alone."""
+    names = [name for name, case in LAYERS.items() if is_one(case)]
+    return pytest.mark.parametrize("case", names, indirect=True)
+
+
 def test_registry_lists_every_layer():
     layers = {
         name
@@ -178,9 +184,8 @@ def test_a_tensor_that_is_kept_has_the_log_det_of_todays_parameters(case, direct
     np.testing.assert_allclose(beside_the_value, expected, rtol=1e-12)
 
 
+@of_cases(lambda case: case.batched)
 def test_a_batch_of_parameters_is_a_batch_of_bijectors(case):
-    if not case.batched:
-        return
     single = case.bijector()
     names = [n for n in single.parameter_properties() if getattr(single, n) is not None]
     one = {name: tf.convert_to_tensor(getattr(single, name)) for name in names}
@@ -231,9 +236,8 @@ def test_dynamic_batch_size(case):
         np.testing.assert_allclose(there_and_back(y)[0], y, atol=1e-11)
 
 
+@of_cases(lambda case: case.event_ndims == 3)
 def test_dynamic_height_and_width(case):
-    if case.event_ndims == 1:
-        return
     bijector, y = case.bijector(), case.input([2])
     x = bijector.inverse(y)
     unknown = [None, None, None]
@@ -264,10 +268,9 @@ def test_seed_makes_equal_layers(case):
         np.testing.assert_array_equal(a, b)
 
 
+@of_cases(lambda case: case.bijector().inverse_min_event_ndims > 0)  # else no rank is wrong
 def test_wrong_rank_names_the_layer(case):
     bijector = case.bijector()
-    if bijector.inverse_min_event_ndims == 0:
-        return  # Elementwise: no rank is wrong.
     name = getattr(bijector, "bijectors", [bijector])[0].name  # a chain's first layer complains
     with pytest.raises(ValueError, match=f"{name}.*: needs an input of shape"):
         bijector.inverse(tf.zeros([2] * (bijector.inverse_min_event_ndims - 1), tf.float64))

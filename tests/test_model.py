@@ -1,5 +1,7 @@
 """FlowModel: training, evaluation and sampling of any distribution."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -182,7 +184,8 @@ def test_saved_weights_give_equal_log_probabilities(tmp_path):
 def test_every_act_norm_is_initialised_from_the_first_batch():
     flow, x = small_glow(), images()
     model = compiled(flow, rate=0.0)
-    model.fit(x, batch_size=64, epochs=1, shuffle=False, verbose=0)
+    more = np.concatenate([x, 40 + images(32, seed=1) / 10])
+    model.fit(more, batch_size=64, epochs=1, shuffle=False, verbose=0)
     assert not any(getattr(layer, "awaits_data", False) for layer in flow.submodules)
     steps = unrolled(flow.bijector).submodules
     norms = [layer for layer in steps if isinstance(layer, tic.ActNorm)]
@@ -352,8 +355,86 @@ BATCHED = {
     "arrays": lambda x, c, w: ((x, c), {"sample_weight": w, "batch_size": 4, "shuffle": False}),
     "pair": lambda x, c, w: (((x, c),), {"sample_weight": w, "batch_size": 4, "shuffle": False}),
     "tf.data": lambda x, c, w: ((from_arrays(x, c, w),), {}),
-    "PyDataset": lambda x, c, w: ((Batches(x, c, w),), {}),
+    "PyDataset": lambda x, c, w: ((Batches(x, c, w),), {"shuffle": False}),
 }
+
+
+@pytest.mark.parametrize("kind", BATCHED)
+def test_every_kind_of_data_is_fitted_alike(kind):
+    """With conditions and weights, whose gradients are those of the mean of w log_prob."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(1.0, 2.0, [8, 2]).astype(np.float32)
+    c, w = rng.normal(size=[8, 2]).astype(np.float32), np.float32([1, 0, 2, 5, 0.5, 3, 1, 9])
+    model, expected = (
+        tic.FlowModel(tic.conf([2], 1, conditional=2, width=4, seed=0)) for _ in range(2)
+    )
+    model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+    arguments, options = BATCHED[kind](x, c, w)
+    history = model.fit(*arguments, verbose=0, **options).history
+    expected.initialize((x[:4], c[:4]))
+    optimizer, losses = keras.optimizers.SGD(0.1), []
+    for part in (slice(4), slice(4, 8)):
+        with tf.GradientTape() as tape:
+            log_prob = expected((tf.constant(x[part]), tf.constant(c[part])))
+            losses.append(-tf.reduce_mean(w[part] * log_prob))
+        variables = expected.trainable_variables
+        optimizer.apply(tape.gradient(losses[-1], [v.value for v in variables]), variables)
+    for variable, other in zip(model.variables, expected.variables, strict=False):
+        np.testing.assert_allclose(variable, other, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(history["loss"], [np.mean(losses)], rtol=1e-5)
+    np.testing.assert_allclose(
+        history["bits_per_dim"], [np.mean(losses) / (2 * np.log(2))], rtol=1e-5
+    )
+
+
+GLOBAL_NETWORK = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+
+
+class Shifts:
+    def __init__(self):
+        self.network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+
+    def bijector_fn(self, outputs):
+        return tfb.Shift(self.network(outputs))
+
+    __call__ = bijector_fn
+
+
+def in_a_closure():
+    network = Shifts().network
+    return lambda outputs: tfb.Shift(network(outputs))
+
+
+HIDDEN = {
+    "closure": in_a_closure,
+    "global": lambda: lambda outputs: tfb.Shift(GLOBAL_NETWORK(outputs)),
+    "function in a partial": lambda: functools.partial(in_a_closure()),
+    "keyword of a partial": lambda: functools.partial(
+        lambda outputs, network: tfb.Shift(network(outputs)), network=Shifts().network
+    ),
+    "argument of a partial": lambda: functools.partial(
+        lambda network, outputs: tfb.Shift(network(outputs)), Shifts().network
+    ),
+    "method": lambda: Shifts().bijector_fn,
+    "object": Shifts,
+    "list in a closure": lambda: (lambda networks: lambda outputs: tfb.Shift(networks[0](outputs)))(
+        [Shifts().network]
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", HIDDEN)
+def test_networks_in_functions_are_found_and_train(kind):
+    coupling = tic.ChannelCoupling([tf.identity], HIDDEN[kind](), event_ndims=1)
+    model = tic.FlowModel(
+        tfd.TransformedDistribution(tfd.MultivariateNormalDiag([0.0, 0.0]), coupling)
+    )
+    model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+    before = [v.numpy() for v in model.trainable_variables]
+    assert len(before) == 2
+    model.fit(images(4)[:, 0, :2, 0] / 100, verbose=0)
+    for value, variable in zip(before, model.trainable_variables, strict=True):
+        assert np.any(value != variable.numpy())
 
 
 @pytest.mark.parametrize("kind", BATCHED)

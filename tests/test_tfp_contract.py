@@ -49,7 +49,13 @@ def fixture_plain_case(request):
     return CASES[request.param]
 
 
-def test_argument_result_and_loop_state_of_functions(plain_case):
+def of_cases(is_one):
+    """Runs a test over those layers without networks alone."""
+    names = [name for name, case in OF_PARAMETERS.items() if is_one(case)]
+    return pytest.mark.parametrize("plain_case", names, indirect=True)
+
+
+def test_arguments_and_results_of_functions(plain_case):
     bijector, y = plain_case.bijector(), plain_case.input([2])
     expected = bijector.inverse(y)
 
@@ -60,8 +66,11 @@ def test_argument_result_and_loop_state_of_functions(plain_case):
     returned, x = through(bijector, tf.identity(y))
     np.testing.assert_allclose(x, expected, atol=1e-12)
     np.testing.assert_allclose(returned.inverse(tf.identity(y)), expected, atol=1e-12)
-    if bijector.inverse_event_shape(plain_case.event_shape) != plain_case.event_shape:
-        return  # A loop's state keeps its shape.
+
+
+@of_cases(lambda case: case.bijector().inverse_event_shape(case.event_shape) == case.event_shape)
+def test_loop_state_of_functions(plain_case):
+    bijector, y = plain_case.bijector(), plain_case.input([2])
 
     @tf.function
     def twice(layer, y):
@@ -71,9 +80,8 @@ def test_argument_result_and_loop_state_of_functions(plain_case):
     # Variables stay outside of a loop: its state is tensors.
     names = [n for n in bijector.parameter_properties() if getattr(bijector, n) is not None]
     frozen = bijector.copy(**{n: tf.convert_to_tensor(getattr(bijector, n)) for n in names})
-    np.testing.assert_allclose(
-        twice(frozen, tf.identity(y)), bijector.inverse(tf.identity(x)), atol=1e-12
-    )
+    expected = bijector.inverse(tf.identity(bijector.inverse(tf.identity(y))))
+    np.testing.assert_allclose(twice(frozen, tf.identity(y)), expected, atol=1e-12)
 
 
 def test_signature_of_a_saved_model(plain_case, tmp_path):
@@ -98,13 +106,16 @@ def batch_of_two(case):
     return single.copy(**both), single
 
 
-def test_slices_of_a_batch_are_its_bijectors(plain_case):
-    if not plain_case.batched:
-        return
-    batched, single = batch_of_two(plain_case)
+@of_cases(lambda case: case.batched)
+def test_a_batch_of_parameters_has_a_batch_shape(plain_case):
+    batched, _ = batch_of_two(plain_case)
     assert batched.experimental_batch_shape(x_event_ndims=plain_case.event_ndims) == [2]
-    if plain_case.event_ndims != batched.forward_min_event_ndims:
-        return  # Elementwise: the batch has the event's axes of size one, too.
+
+
+# Of elementwise layers the batch has the event's axes of size one, too.
+@of_cases(lambda case: case.batched and case.event_ndims == case.bijector().forward_min_event_ndims)
+def test_slices_of_a_batch_are_its_bijectors(plain_case):
+    batched, single = batch_of_two(plain_case)
     y = plain_case.input([3])
     np.testing.assert_allclose(batched[0].inverse(y), single.inverse(tf.identity(y)), atol=1e-12)
     assert batched[..., :1].experimental_batch_shape() == [1]

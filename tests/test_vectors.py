@@ -111,6 +111,8 @@ def test_train_is_shuffled_anew_and_test_keeps_its_order(data_dir):
         assert (epoch != rows(50)).any()
         np.testing.assert_array_equal(epoch[np.argsort(epoch[:, 0])], rows(50))
     assert (first != second).any()
+    # From anywhere to anywhere: a third of 50 places on the mean.
+    assert 11 < np.mean(abs(first[:, 0] / 3 - np.arange(50))) < 23
     test = load_vectors("tic_vectors", "test", 2, data_dir=data_dir)
     np.testing.assert_array_equal(values(test), rows(7))
 

@@ -1,8 +1,63 @@
-"""What a whole model is saved as: the builder of its distribution, by name, and its arguments."""
+"""How models are saved: safely; and whole, as the builder of a distribution and its arguments."""
+
+import os
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+from tfp_invconv import _files
+
+_SUFFIXES = (".keras", ".weights.h5")
+
+
+class WholeFiles:
+    """Mix-in for a Keras model whose files are written and loaded wholly or not at all."""
+
+    def save(self, filepath, overwrite=True, **kwargs):
+        """As `keras.Model.save`; a file that was there stays until the new one is whole."""
+        if _is_replaced(filepath, overwrite):
+            with _files.replacing(filepath) as path:
+                super().save(path, **kwargs)
+        else:
+            super().save(filepath, overwrite, **kwargs)
+
+    def save_weights(self, filepath, overwrite=True, max_shard_size=None):
+        """As `keras.Model.save_weights`; a file that was there stays until the new one is whole."""
+        if max_shard_size is not None or not _is_replaced(filepath, overwrite):
+            super().save_weights(filepath, overwrite, max_shard_size)
+            return
+        # Not by HDF5 to the disk: once that is full, the process would crash sooner or later.
+        weights = _files.WeightsInMemory()
+        super().save_weights(weights)
+        _files.add_checksum(weights)
+        with _files.replacing(filepath) as path, tf.io.gfile.GFile(path, "wb") as file:
+            file.write(weights.getvalue())
+
+    def load_weights(self, filepath, skip_mismatch=False, **kwargs):
+        """As `keras.Model.load_weights`; after an error all variables are as they were.
+
+        Raises:
+          OSError: if the file is damaged.
+          ValueError: if its weights are those of another model.
+        """
+        if str(filepath).endswith(_SUFFIXES):
+            _files.check_whole(filepath)
+        optimizer = getattr(self, "optimizer", None)
+        variables = [*self.variables, *(optimizer.variables if optimizer else [])]
+        before = [variable.numpy() for variable in variables]
+        try:
+            super().load_weights(filepath, skip_mismatch, **kwargs)
+        except BaseException:
+            for variable, value in zip(variables, before, strict=True):
+                variable.assign(value)
+            raise
+
+
+def _is_replaced(path, overwrite):
+    """Whether it is one file, which Keras need not ask about before it overwrites it."""
+    is_file = str(path).endswith(_SUFFIXES)
+    return is_file and (overwrite or not os.path.exists(path))
 
 
 def config(builder, arguments, caller):

@@ -110,7 +110,16 @@ def hidden_in(value, seen):
         names = inspect.getclosurevars(value)
         inside = [*names.nonlocals.values(), *names.globals.values()]
     elif inspect.ismethod(value):
-        inside = [value.__func__, value.__self__]
+        inside = [value.__func__, value.__self__, *_attributes(value.__self__)]
+    elif callable(value):
+        inside = _attributes(value)
     else:
         inside = []
     return [part for item in inside for part in hidden_in(item, seen)]
+
+
+def _attributes(value):
+    """Those of an object that a function needs, unless it is a class or finds its variables."""
+    if isinstance(value, (type, keras.Layer, tf.Module)):
+        return []
+    return list(getattr(value, "__dict__", {}).values())

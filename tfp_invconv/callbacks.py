@@ -1,4 +1,4 @@
-"""Keras callbacks that show what a flow has learned."""
+"""Keras callbacks that show what a flow has learned, and keep it."""
 
 from pathlib import Path
 
@@ -65,3 +65,64 @@ class SampleImages(keras.callbacks.Callback):
             with self._writer.as_default():
                 tf.summary.image("samples", grid[tf.newaxis], step=epoch + 1)
             self._writer.flush()
+
+
+class Backup(keras.callbacks.Callback):
+    """Saves a training after each epoch; the same `fit`, started again, goes on from there.
+
+    What is saved is one file: weights, the optimizer's state, the seeds of dropouts and, as its
+    name, the number of epochs. It is written whole or not at all. So a training that is killed at
+    any moment, while it writes, too, ends as an undisturbed one does, to the bit where operations
+    are deterministic and epochs see the same batches. (`keras.callbacks.BackupAndRestore`
+    has two files, and trains an epoch twice if it is killed between them.) The file stays when the
+    training has ended: then `fit` trains no more.
+
+    #### Examples
+
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> import tfp_invconv as tic
+    >>> model = tic.FlowModel(tic.conf, event_shape=[3], depth=1, width=4)
+    >>> model.compile("adam")
+    >>> x = np.random.default_rng(0).normal(size=[8, 3]).astype("float32")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     backup = tic.callbacks.Backup(folder)
+    ...     history = model.fit(x, epochs=2, callbacks=[backup], verbose=0)
+    ...     history = model.fit(x, epochs=3, callbacks=[backup], verbose=0)
+    ...     print(history.epoch, os.listdir(folder))
+    [2] ['epoch-000003.weights.h5']
+    """
+
+    def __init__(self, folder):
+        """Args: the folder of the file, of this training alone; made if it is not there."""
+        super().__init__()
+        self._folder = Path(folder)
+
+    def on_train_begin(self, logs=None):
+        """Loads what is there.
+
+        Raises:
+          OSError: if the file is damaged.
+          ValueError: if it is of another model.
+        """
+        saved = self._saved()
+        if saved:
+            self.model.load_weights(saved[-1])
+            # What Keras's own callback sets, and `fit` looks at.
+            self.model._initial_epoch = int(saved[-1].name.split(".")[0].removeprefix("epoch-"))
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Saves the training, then removes what was saved before."""
+        old = self._saved()
+        path = self._folder / f"epoch-{epoch + 1:06d}.weights.h5"
+        self.model.save_weights(path)
+        for other in old:
+            if other != path:
+                other.unlink(missing_ok=True)
+
+    def on_train_end(self, logs=None):
+        """Lets the next `fit` begin where it is told to."""
+        self.model._initial_epoch = None
+
+    def _saved(self):
+        return sorted(self._folder.glob("epoch-*.weights.h5"))

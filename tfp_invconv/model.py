@@ -13,7 +13,7 @@ tfd = tfp.distributions
 
 
 @keras.saving.register_keras_serializable("tfp_invconv")
-class FlowModel(keras.Model):
+class FlowModel(_saving.WholeFiles, keras.Model):
     """Trains any TFP distribution with trainable variables by maximum likelihood.
 
     ```none
@@ -36,6 +36,7 @@ class FlowModel(keras.Model):
     arguments does. So `FlowModel(tic.glow, event_shape=[8, 8, 1], levels=2)` can be saved whole,
     by `model.save("flow.keras")`, and `keras.saving.load_model` restores it. For a builder of your
     own, decorate it with `keras.saving.register_keras_serializable()`. Weights can always be saved.
+    Files are written whole or not at all, whatever happens meanwhile, and so weights are loaded.
 
     The bijectors of TFP cache their last evaluations by the identity of the input tensor, and
     would return a stale value for a tensor that is kept while variables change. A FlowModel

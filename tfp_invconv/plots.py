@@ -1,11 +1,12 @@
 """Pictures of batches of images: samples of a flow, alone or beside real images."""
 
 import io
-import os
 import warnings
 
 import numpy as np
 import tensorflow as tf
+
+from tfp_invconv import _files
 
 __all__ = ["comparison", "image_grid"]
 
@@ -47,7 +48,7 @@ def image_grid(images, columns=None, *, max_value=255, scale=1, path=None):
     """
     grid, _ = _grid("image_grid: images", images, columns, max_value, scale)
     if path is not None:
-        tf.io.write_file(os.fspath(path), tf.io.encode_png(grid))
+        _write(path, tf.io.encode_png(grid))
     return grid
 
 
@@ -103,7 +104,12 @@ def comparison(
         axes.set_axis_off()
     png = io.BytesIO()
     figure.savefig(png, format="png")
-    tf.io.write_file(os.fspath(path), png.getvalue())
+    _write(path, png.getvalue())
+
+
+def _write(path, png):
+    with _files.replacing(path) as new:
+        tf.io.write_file(new, png)
 
 
 def _grid(what, images, columns, max_value, scale):

@@ -1,6 +1,7 @@
 """What our own TFDS builders share: files by URL or by hand, vectors, no leftovers."""
 
 import hashlib
+import secrets
 import urllib.request
 
 import numpy as np
@@ -91,18 +92,24 @@ def fetch(dl_manager, url, md5=None, alternative=""):
         if path.exists():
             return path
     downloaded.parent.mkdir(parents=True, exist_ok=True)
-    partial = downloaded.with_name(name + ".part")
+    # Of a name that no other process has, which may be at the same file.
+    partial = downloaded.with_name(f"{name}.{secrets.token_hex(4)}.part")
     try:
         _download(url, partial, md5)
+        partial.rename(downloaded)
     except OSError as error:
         partial.unlink(missing_ok=True)
+        if downloaded.exists():  # another process was faster
+            return downloaded
         checksum = f" (MD5 {md5})" if md5 else ""
         raise OSError(
             f"{url} cannot be downloaded: {error}. Download it by other means and put it at "
             f"{by_hand}{checksum}{alternative}, or anywhere else with the folder given as "
             "manual_dir in a tfds.download.DownloadConfig."
         ) from error
-    return partial.rename(downloaded)
+    for leftover in downloaded.parent.glob(f"{name}.*part"):
+        leftover.unlink(missing_ok=True)
+    return downloaded
 
 
 def _download(url, path, md5):

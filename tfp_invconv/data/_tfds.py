@@ -3,6 +3,7 @@
 import difflib
 import numbers
 import os
+import random
 
 
 def check_arguments(caller, strings, integers):
@@ -66,7 +67,11 @@ def find_feature(tfds, builder, feature, caller):
 
 def prepare(tfds, builder, name, data_dir, caller):
     """The builder, its data made if they are not there; an error says which files would help."""
+    state = random.getstate()
     try:
+        # TFDS draws the name of the folder it works in from Python's generator: two processes with
+        # one seed would work in one folder, and the first to be done would take what the other has.
+        random.seed()
         builder.download_and_prepare()
         return builder
     except Exception as error:
@@ -85,6 +90,8 @@ def prepare(tfds, builder, name, data_dir, caller):
         raise OSError(
             f"{caller}: data set {name!r} cannot be prepared in {builder.data_dir}: {error}{wanted}"
         ) from error
+    finally:
+        random.setstate(state)
 
 
 def split_error(builder, split, error, caller):
