@@ -11,13 +11,13 @@ Stopped at any moment, the same command goes on with the flows that are not done
 
 import argparse
 import itertools
-import json
 import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from experiment import read_results, stop
 from train_image_flow import log_scale_bound
 
 from tfp_invconv.flows import CONVOLUTIONS, COUPLINGS
@@ -89,15 +89,9 @@ def run(args, dataset, kind, bound):
     path, options = folder / "results.json", settings(args, dataset, kind, bound)
     if not path.exists():
         train(args, options, folder)
-    try:
-        results = json.loads(path.read_text())
-    except FileNotFoundError:
-        sys.exit(f"check_samples: training {dataset} {kind} failed: see {folder / 'log.txt'}")
-    except ValueError:
-        sys.exit(f"check_samples: {path} is damaged; remove it to train this flow again")
-    others = {key: results.get(key) for key in options if results.get(key) != options[key]}
-    if others:
-        sys.exit(f"check_samples: {path} is of a run with {others}; choose another --out")
+    results = read_results(path, options)
+    if results is None:
+        stop(f"training {dataset} {kind} failed: see {folder / 'log.txt'}")
     print(row(results), flush=True)
     return results
 

@@ -7,15 +7,15 @@ model.weights.h5, results.json and conditions.txt (what each layer does to error
 that it names. Ctrl-C stops the training and goes on with the state reached. A training that ends
 in NaN is an exit code of 1.
 
-With --compare, trains the listed kinds of flow with the same data, seed and number of epochs, each
-as above, and writes one table and one picture of bits/dim against time for all of them.
+With --compare, trains the listed kinds of flow with the same data, seeds and number of epochs, each
+as above, and writes one table and one picture of bits/dim against time for all of them: the mean
+over the --seeds and, after ± and as a band, their standard deviation.
+
+Killed at any moment, the same command with the same --out goes on with the epoch that was not done.
 """
 
 import argparse
-import csv
-import json
 import math
-import signal
 import sys
 import time
 from datetime import datetime
@@ -24,6 +24,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+from experiment import add_arguments, fit, results_of, write
 from matplotlib.figure import Figure
 
 import tfp_invconv as tic
@@ -33,7 +34,7 @@ NUM_SAMPLES = 2000
 
 # What decides the results, besides the data and the kind of flow.
 OPTIONS = ("levels", "depth", "width", "dropout", "log_scale_bound")
-OPTIONS += ("epochs", "batch_size", "learning_rate", "seed")
+OPTIONS += ("epochs", "minutes", "batch_size", "learning_rate")
 
 
 def log_scale_bound(text):
@@ -46,7 +47,6 @@ def parse_arguments():
     )
     add = parser.add_argument
     add("--dataset", default="digits", help="TFDS image data set, such as cifar10 (digits)")
-    add("--data-dir", help="folder of prepared TFDS data sets (TFDS's own)")
     add("--conv", default="emerging", choices=CONVOLUTIONS, help="convolution (emerging)")
     add("--coupling", default="affine", choices=COUPLINGS, help="coupling (affine)")
     add(
@@ -68,8 +68,8 @@ def parse_arguments():
     add("--epochs", type=int, default=180, help="passes over the training images (180)")
     add("--batch-size", type=int, default=100, help="images in a batch (100)")
     add("--learning-rate", type=float, default=2e-3, help="highest learning rate (0.002)")
-    add("--seed", type=int, default=0, help="seed of parameters, data order and samples (0)")
-    add("--out", type=Path, help="run folder (one in runs/, named after data, flow and time)")
+    add("--seeds", type=int, nargs="+", default=[0], help="of parameters, data order, samples (0)")
+    add_arguments(parser, "one in runs/, named after data, flow and time")
     args = parser.parse_args()
     args.kinds = [tuple(kind.split("/")) for kind in args.compare or []]
     for kind in args.kinds:
@@ -78,18 +78,20 @@ def parse_arguments():
                 f"--compare takes CONV/COUPLING, of {', '.join(CONVOLUTIONS)} and of "
                 f"{', '.join(COUPLINGS)}; got {'/'.join(kind)}"
             )
+    if not args.compare and len(args.seeds) > 1:
+        parser.error("several --seeds need --compare")
     args.kinds = args.kinds or [(args.conv, args.coupling)]
     return args
 
 
-def load(args, split, batch_size):
+def load(args, split, batch_size, seed):
     return tic.data.load_images(
         args.dataset,
         split,
         batch_size,
         data_dir=args.data_dir,
         size_multiple=2**args.levels,
-        seed=args.seed,
+        seed=seed,
     )
 
 
@@ -100,59 +102,6 @@ def make_optimizer(args, steps):
         1e-5, steps - warmup, warmup_target=args.learning_rate, warmup_steps=warmup
     )
     return keras.optimizers.Adam(rate, use_ema=True, ema_momentum=max(0.0, 1 - 10 / steps))
-
-
-class StopOnInterrupt(keras.callbacks.Callback):
-    """Ctrl-C ends the training after the batch; a second one ends the program.
-
-    Python's own KeyboardInterrupt, raised in the midst of a batch, can abort TensorFlow.
-    """
-
-    def on_train_begin(self, logs=None):
-        self.interrupted = False
-        self.previous = signal.signal(signal.SIGINT, self.interrupt)
-
-    def interrupt(self, *_):
-        self.interrupted = True
-        signal.signal(signal.SIGINT, self.previous)
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.model.stop_training |= self.interrupted
-
-    def on_train_end(self, logs=None):
-        signal.signal(signal.SIGINT, self.previous)
-
-
-class Clock(keras.callbacks.Callback):
-    """Puts the seconds since the start of the training into the logs of each epoch."""
-
-    def on_train_begin(self, logs=None):
-        self.start = time.perf_counter()
-
-    def on_epoch_end(self, epoch, logs=None):
-        logs["seconds"] = time.perf_counter() - self.start
-
-
-def train(model, train_images, test_images, args, out):
-    """Fits the model; returns whether it got to the last epoch."""
-    stop = StopOnInterrupt()
-    # A comparison shows how the test bits/dim fall; they choose nothing.
-    validation = {"validation_data": test_images} if args.compare else {}
-    model.fit(
-        train_images,
-        epochs=args.epochs,
-        callbacks=[
-            stop,
-            Clock(),
-            keras.callbacks.CSVLogger(out / "history.csv"),
-            keras.callbacks.TerminateOnNaN(),
-        ],
-        validation_freq=max(1, args.epochs // 20),
-        **validation,
-    )
-    if stop.interrupted:
-        print("\nStopped; going on with the weights reached.")
-    return not stop.interrupted
 
 
 def reconstruction_error(model, images):
@@ -179,17 +128,6 @@ def count_samples(model, max_value, seed):
     }
 
 
-def write_json(results, path):
-    """Writes the results, whole or not at all; what is not finite is null, as JSON has no NaN."""
-    known = {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in results.items()
-    }
-    new = path.with_suffix(".json.new")
-    new.write_text(json.dumps(known, indent=2, allow_nan=False) + "\n")
-    new.replace(path)
-
-
 def sampling_time(model):
     """Median seconds for 100 images, once compiled."""
     model.sample(100, seed=0)
@@ -201,11 +139,12 @@ def sampling_time(model):
     return float(np.median(seconds))
 
 
-def run(args, conv, coupling, out):
+def train(args, options, out):
     """Trains one flow, prints and writes what it learned; returns its results."""
-    out.mkdir(parents=True, exist_ok=True)
-    keras.utils.set_random_seed(args.seed)
-    train_images, test_images = load(args, "train", args.batch_size), load(args, "test", 500)
+    conv, coupling, seed = options["conv"], options["coupling"], options["seed"]
+    keras.utils.set_random_seed(seed)
+    train_images = load(args, "train", args.batch_size, seed)
+    test_images = load(args, "test", 500, seed)
     flow = tic.glow(
         train_images.element_spec.shape[1:],
         levels=args.levels,
@@ -215,28 +154,28 @@ def run(args, conv, coupling, out):
         log_scale_bound=args.log_scale_bound,
         width=args.width,
         dropout=args.dropout,
-        seed=args.seed,
+        seed=seed,
     )
     model = tic.FlowModel(flow)
-    print(f"{conv}/{coupling}: {model.count_params():,} parameters; run folder: {out}")
+    # Not `count_params`, which counts the seeds of dropouts too.
+    parameters = sum(math.prod(variable.shape) for variable in model.trainable_variables)
+    print(f"{conv}/{coupling}: {parameters:,} parameters; run folder: {out}")
     steps = args.epochs * int(train_images.cardinality())
     model.compile(make_optimizer(args, steps), jit_compile=True)
-    start = time.perf_counter()
-    finished = train(model, train_images, test_images, args, out)
-    seconds = time.perf_counter() - start
-    diverged = not all(np.all(np.isfinite(variable)) for variable in model.trainable_variables)
-    results = {
-        "dataset": args.dataset,
-        "conv": conv,
-        "coupling": coupling,
-        **{name: getattr(args, name) for name in OPTIONS},
-        "finished": finished and not diverged,
-        "diverged": diverged,
-        "parameters": model.count_params(),
-        "training_seconds": seconds,
-    }
-    if diverged:
-        write_json(results, out / "results.json")
+    # A comparison shows how the test bits/dim fall; they choose nothing.
+    validation = {"validation_data": test_images} if args.compare else {}
+    results, history = fit(
+        model,
+        train_images,
+        out,
+        options,
+        epochs=args.epochs,
+        minutes=args.minutes,
+        validation_freq=max(1, args.epochs // 20),
+        **validation,
+    )
+    results["parameters"] = parameters
+    if results["diverged"]:
         print(f"{conv}/{coupling}: the training ended in NaN; try a lower --learning-rate")
         return results
     model.save_weights(out / "model.weights.h5")
@@ -248,8 +187,13 @@ def run(args, conv, coupling, out):
     results |= {
         "test_bits_per_dim": evaluation["bits_per_dim"],
         "reconstruction_error": reconstruction_error(model, test_images),
-        **count_samples(model, max_value, args.seed),
+        **count_samples(model, max_value, seed),
         "sampling_seconds": sampling_time(model),
+        "curve": [
+            [row["seconds"], row["val_bits_per_dim"]]
+            for row in history
+            if "val_bits_per_dim" in row
+        ],
     }
     print(f"test bits/dim: {results['test_bits_per_dim']:.3f}")
     print(f"reconstruction error: {results['reconstruction_error']:.1e} grey levels")
@@ -260,55 +204,77 @@ def run(args, conv, coupling, out):
     print(f"time to sample 100 images: {1e3 * results['sampling_seconds']:.0f} ms")
     with open(out / "conditions.txt", "w") as file:
         tic.condition_report(
-            flow, real[:50], print_fn=lambda line: print(line, file=file), seed=args.seed
+            flow, real[:50], print_fn=lambda line: print(line, file=file), seed=seed
         )
-    samples = model.sample(len(real), seed=args.seed)
+    samples = model.sample(len(real), seed=seed)
     tic.plots.comparison(samples, real, out / "samples.png", max_value=max_value)
     print(f"pictures: {out / 'samples.png'}")
-    # Last: where they are, all is.
-    write_json(results, out / "results.json")
     return results
 
 
-def table_row(results):
-    """A row of the table of `write_comparison`."""
-    name = f"{results['conv']}/{results['coupling']}"
-    start = f"| {name} | {results['parameters']:,} | {results['training_seconds']:.0f} |"
-    if results["diverged"]:
+def run(args, kind, seed, out):
+    """The results of one flow: those in its folder, or of its training."""
+    options = {
+        "dataset": args.dataset,
+        "conv": kind[0],
+        "coupling": kind[1],
+        **{name: getattr(args, name) for name in OPTIONS},
+        "seed": seed,
+    }
+    return results_of(lambda: train(args, options, out), out, options)
+
+
+def mean_and_spread(values, form):
+    """Their mean and, of several, their standard deviation."""
+    text = format(np.mean(values), form)
+    return f"{text} ± {np.std(values, ddof=1):{form}}" if len(values) > 1 else text
+
+
+def table_row(kind, runs):
+    """A row of the table of `write_comparison`: a kind of flow, over its seeds."""
+    seconds = np.mean([run["training_seconds"] for run in runs])
+    start = f"| {'/'.join(kind)} | {runs[0]['parameters']:,} | {seconds:.0f} |"
+    if any(run["diverged"] for run in runs):
         return f"{start} NaN | | | |"
-    return (
-        f"{start} {results['test_bits_per_dim']:.3f} | {1e3 * results['sampling_seconds']:.0f} "
-        f"| {results['samples_not_finite']} | {results['samples_far_out']} |"
+    bits = mean_and_spread([run["test_bits_per_dim"] for run in runs], ".3f")
+    sampling = 1e3 * np.mean([run["sampling_seconds"] for run in runs])
+    not_finite, far_out = (
+        sum(run[f"samples_{fault}"] for run in runs) for fault in ("not_finite", "far_out")
     )
+    return f"{start} {bits} | {sampling:.0f} | {not_finite} | {far_out} |"
 
 
-def write_comparison(all_results, out):
+def plot_curve(axes, kind, runs):
+    """Test bits/dim against the time of training: mean over the seeds, and a band."""
+    curves = [run["curve"] for run in runs if not run["diverged"]]
+    shortest = min((len(curve) for curve in curves), default=0)
+    if not shortest:
+        return
+    seconds, bits = np.moveaxis([curve[:shortest] for curve in curves], -1, 0)
+    (line,) = axes.plot(seconds.mean(0), bits.mean(0), label="/".join(kind))
+    if len(curves) > 1:
+        middle, spread = bits.mean(0), bits.std(0, ddof=1)
+        edges = (middle - spread, middle + spread)
+        axes.fill_between(seconds.mean(0), *edges, color=line.get_color(), alpha=0.2, lw=0)
+
+
+def write_comparison(results, out):
     """One table, printed and in comparison.md, and one picture of all the runs."""
     lines = [
         "| flow | parameters | training, s | test bits/dim | sampling 100, ms | not finite "
         "| far out |",
         "|---|---|---|---|---|---|---|",
-        *map(table_row, all_results),
+        *(table_row(kind, runs) for kind, runs in results.items()),
     ]
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
-    for results in all_results:
-        name = f"{results['conv']}/{results['coupling']}"
-        with open(out / name.replace("/", "-") / "history.csv") as file:
-            # Empty between validations.
-            rows = [
-                row for row in csv.DictReader(file) if row["val_bits_per_dim"] not in ("", "NA")
-            ]
-        axes.plot(
-            [float(row["seconds"]) for row in rows],
-            [float(row["val_bits_per_dim"]) for row in rows],
-            label=name,
-        )
+    for kind, runs in results.items():
+        plot_curve(axes, kind, runs)
     axes.set(xlabel="training time, s", ylabel="test bits/dim")
     axes.legend()
     figure.savefig(out / "comparison.png")
     table = "\n".join(lines)
-    (out / "comparison.md").write_text(table + "\n")
+    write(out / "comparison.md", table + "\n")
     print(f"\n{table}\n\npicture: {out / 'comparison.png'}")
 
 
@@ -317,11 +283,15 @@ def main():
     what = "compare" if args.compare else "-".join(args.kinds[0])
     name = f"{args.dataset.replace('/', '_')}-{what}-{datetime.now():%Y%m%d-%H%M%S}"
     out = args.out or Path("runs") / name
-    folders = [out / "-".join(kind) for kind in args.kinds] if args.compare else [out]
-    results = [run(args, *kind, folder) for kind, folder in zip(args.kinds, folders, strict=True)]
     if args.compare:
+        results = {
+            kind: [run(args, kind, seed, out / "-".join(kind) / str(seed)) for seed in args.seeds]
+            for kind in args.kinds
+        }
         write_comparison(results, out)
-    if any(r["diverged"] for r in results):
+    else:
+        results = {args.kinds[0]: [run(args, args.kinds[0], *args.seeds, out)]}
+    if any(run["diverged"] for runs in results.values() for run in runs):
         sys.exit(1)
 
 
