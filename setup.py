@@ -11,9 +11,22 @@ DATASETS = [
     "scikit-learn",
 ]
 EXAMPLES = [*DATASETS, "matplotlib"]
+# What reads the manual's pages and runs the notebooks.
+DOCS = [
+    "furo",
+    "ipykernel",
+    "matplotlib",
+    "myst-nb",
+    "nbclient",
+    "sphinx",
+]
 TEST = [
     *EXAMPLES,
+    "build",
     "hypothesis",
+    "mypy",
+    "nbclient",
+    "ipykernel",
     # The data set GAS is a pickle of a data frame of a version that pandas 3 does not read.
     "pandas<3",
     "pytest",
@@ -29,7 +42,28 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords=[
+        "normalizing flows",
+        "invertible convolutions",
+        "density estimation",
+        "tensorflow probability",
+        "bijectors",
+    ],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     packages=find_packages(include=["tfp_invconv", "tfp_invconv.*"]),
+    package_data={"tfp_invconv": ["py.typed"]},
     python_requires=">=3.10",
     install_requires=[
         "keras>=3.15",
@@ -42,6 +76,7 @@ setup(
     extras_require={
         "datasets": DATASETS,
         "examples": EXAMPLES,
+        "docs": DOCS,
         "test": TEST,
         # Peers that examples/benchmark.py measures beside ours, if they are there.
         "benchmark": ["normflows"],

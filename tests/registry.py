@@ -1,7 +1,9 @@
 """Every layer of the package, by name: what the generic tests in test_layers.py run over."""
 
 import dataclasses
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -78,6 +80,14 @@ def scan(event_shape, *, seed, dtype):
     return tic.Scan.trainable(step, 3, seed=seed)
 
 
+def layer_of_the_manual(event_shape, **kwargs):
+    """The layer that docs/own_layer.md shows how to write."""
+    page = Path(__file__).parent.parent / "docs" / "own_layer.md"
+    names = {}
+    exec(re.search(r"```python\n(.*?)```", page.read_text(), re.S)[1], names)
+    return names["RowMixing"].trainable(event_shape, **kwargs)
+
+
 LAYERS = {
     "AutoregressiveConv (top_left)": Case(with_options(tic.AutoregressiveConv, kernel_size=2)),
     "AutoregressiveConv (top_right, 3x3)": Case(
@@ -131,4 +141,5 @@ LAYERS = {
     "QuadCoupling (vector)": Case(with_options(tic.QuadCoupling, width=4), (7,), False),
     "Scan": Case(scan, (3, 4, 3), batched=False),
     "PartialChannels": Case(partial_channels, (4, 4, 3), batched=False),
+    "(the manual's)": Case(layer_of_the_manual),
 }

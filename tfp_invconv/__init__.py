@@ -20,6 +20,7 @@ from tfp_invconv.bijectors.scan import Scan
 from tfp_invconv.bijectors.squeeze import Squeeze
 from tfp_invconv.diagnostics import condition_report
 from tfp_invconv.flows import conf, glow
+from tfp_invconv.latents import interpolate, join_levels, split_levels
 from tfp_invconv.model import FlowModel
 
 __all__ = [
@@ -46,6 +47,9 @@ __all__ = [
     "conf",
     "data",
     "glow",
+    "interpolate",
+    "join_levels",
     "networks",
     "plots",
+    "split_levels",
 ]

@@ -8,8 +8,6 @@ import tensorflow as tf
 
 from tfp_invconv import _files
 
-__all__ = ["comparison", "image_grid"]
-
 _SEPARATOR = 128
 _MAGENTA = np.array([255, 0, 255], np.uint8)
 

@@ -1,0 +1,49 @@
+"""The Python in the README and in the manual runs, as it stands there."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tfp_invconv as tic
+
+ROOT = Path(__file__).parent.parent
+PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+
+
+def python_blocks(page):
+    return re.findall(r"^```python\n(.*?)^```$", (ROOT / page).read_text(), re.M | re.S)
+
+
+def test_pages_have_python():
+    with_python = [page for page in PAGES if python_blocks(page)]
+    assert {"README.md", "docs/start.md", "docs/own_layer.md"} <= set(with_python)
+
+
+@pytest.fixture(name="quick")
+def fixture_quick(monkeypatch, tmp_path):
+    """Two batches for each `fit`, random vectors for BSDS300's, files in a folder of the test's."""
+    fit = tic.FlowModel.fit
+
+    def short_fit(model, *args, **kwargs):
+        return fit(model, *args, **{**kwargs, "epochs": 1, "steps_per_epoch": 2, "verbose": 0})
+
+    def some_vectors(name, split, batch_size):
+        assert name in ("bsds300_patches",) and split in ("train", "validation")
+        import tensorflow as tf
+
+        vectors = np.random.default_rng(0).normal(size=[2 * batch_size, 63]).astype(np.float32)
+        return tf.data.Dataset.from_tensor_slices(vectors).batch(batch_size)
+
+    monkeypatch.setattr(tic.FlowModel, "fit", short_fit)
+    monkeypatch.setattr(tic.data, "load_vectors", some_vectors)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)])
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_python_of_a_page_runs(page, quick):
+    names = {"__name__": "page"}
+    for block in python_blocks(page):
+        exec(compile(block, page, "exec"), names)

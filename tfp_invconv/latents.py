@@ -1,0 +1,152 @@
+"""Latents of a flow: by the levels of a multi-scale one, and between two of them."""
+
+import tensorflow as tf
+
+from tfp_invconv import _parameters as params
+from tfp_invconv.bijectors.squeeze import Squeeze
+
+
+def split_levels(latent, levels):
+    """The latents of each level of a multi-scale flow such as `glow` makes, finest level first.
+
+    Each level squeezes the image, keeps half of the channels as its latent, and hands the other
+    half down; the last one keeps all. The whole latent has the shape of the image:
+
+    ```none
+    part k of L:  [H / 2^k, W / 2^k, 2^k C],    k = 1 ... L - 1
+    part L:       [H / 2^L, W / 2^L, 2^(L+1) C]
+    ```
+
+    *Cost*: a copy a level. Nothing is computed: `join_levels` gives the latent back, exactly.
+
+    Args:
+      latent: `[..., H, W, C]`, what the flow's bijector makes of data: `flow.bijector.inverse(x)`.
+      levels: L, that of the flow.
+
+    Returns:
+      A list of L tensors.
+
+    Raises:
+      ValueError: if `levels` is no positive int, or 2^levels does not divide H and W.
+
+    Example:
+
+    >>> import tensorflow as tf
+    >>> import tfp_invconv as tic
+    >>> flow = tic.glow([8, 8, 1], levels=2, depth=1, width=8, seed=0)
+    >>> z = flow.bijector.inverse(tf.ones([5, 8, 8, 1]))
+    >>> [part.shape.as_list() for part in tic.split_levels(z, 2)]
+    [[5, 4, 4, 2], [5, 2, 2, 8]]
+    """
+    params.check_positive_integer(levels, "levels", "split_levels")
+    latent = tf.convert_to_tensor(latent)
+    params.check_event(latent, "split_levels", "[H, W, C]")
+    height, width = latent.shape[-3:-1]
+    if height % 2**levels or width % 2**levels:
+        raise ValueError(
+            f"split_levels: height and width must be multiples of 2^levels, levels being "
+            f"{levels}; got a latent of shape {latent.shape}."
+        )
+    parts, rest = [], latent
+    for _ in range(levels - 1):
+        down, own = tf.split(Squeeze().inverse(rest), 2, -1)
+        parts.append(own)
+        rest = down
+    return [*parts, Squeeze().inverse(rest)]
+
+
+def join_levels(parts):
+    """The latent of the parts that `split_levels` makes of it.
+
+    Args:
+      parts: list of tensors, finest level first.
+
+    Returns:
+      A tensor `[..., H, W, C]`.
+
+    Raises:
+      ValueError: if there are none, or their shapes are not those of levels.
+
+    Example:
+
+    >>> import tensorflow as tf
+    >>> import tfp_invconv as tic
+    >>> z = tf.random.normal([8, 8, 3], seed=0)
+    >>> bool(tf.reduce_all(tic.join_levels(tic.split_levels(z, 3)) == z))
+    True
+    """
+    if not parts:
+        raise ValueError("join_levels: needs at least one part; got none.")
+    *finer, rest = (tf.convert_to_tensor(part) for part in parts)
+    rest = Squeeze().forward(rest)
+    for own in reversed(finer):
+        if not rest.shape.is_compatible_with(own.shape):
+            raise ValueError(
+                f"join_levels: the levels below a part of shape {own.shape} must make up the same "
+                f"shape; got parts of shapes {[tuple(part.shape) for part in parts]}."
+            )
+        rest = Squeeze().forward(tf.concat([rest, own], -1))
+    return rest
+
+
+def interpolate(distribution, start, end, count=8, **bijector_kwargs):
+    """What lies between two events, by way of the latents of a flow.
+
+    The latents go from one to the other along the great circle, so that those between have the norm
+    that latents of data have, which those on the straight line have not:
+
+    ```none
+    z(t) = (sin((1 - t) w) z_0 + sin(t w) z_1) / sin(w),    cos(w) = z_0 z_1 / (|z_0| |z_1|)
+    ```
+
+    Args:
+      distribution: a `tfd.TransformedDistribution`, such as `glow` returns.
+      start: events, any batch dimensions.
+      end: events of the same shape.
+      count: number of events, start and end among them, at least 2.
+      **bijector_kwargs: of the flow's bijector, such as a `condition`.
+
+    Returns:
+      A tensor `[count, ..., *event_shape]`, of t from 0 to 1.
+
+    Raises:
+      ValueError: if the distribution has no bijector, the shapes differ, or `count` is below 2.
+
+    Example:
+
+    >>> import tensorflow as tf
+    >>> import tfp_invconv as tic
+    >>> flow = tic.glow([8, 8, 1], levels=1, depth=1, width=8, seed=0)
+    >>> between = tic.interpolate(flow, tf.zeros([8, 8, 1]), 255.0 * tf.ones([8, 8, 1]), count=5)
+    >>> between.shape
+    TensorShape([5, 8, 8, 1])
+    """
+    if not hasattr(distribution, "bijector"):
+        raise ValueError(
+            "interpolate: needs a distribution with a bijector, a tfd.TransformedDistribution; "
+            f"got {distribution!r}."
+        )
+    if not params.is_integer(count) or count < 2:
+        raise ValueError(f"interpolate: `count` must be an int of at least 2; got {count!r}.")
+    start, end = (tf.convert_to_tensor(x, distribution.dtype) for x in (start, end))
+    if start.shape != end.shape:
+        raise ValueError(
+            f"interpolate: start and end must have one shape; got {start.shape} and {end.shape}."
+        )
+    bijector, axes = distribution.bijector, list(range(-distribution.event_shape.rank, 0))
+    first, last = (bijector.inverse(tf.identity(x), **bijector_kwargs) for x in (start, end))
+
+    def product(x, y):
+        return tf.reduce_sum(x * y, axes, keepdims=True)
+
+    cosine = product(first, last) / tf.sqrt(product(first, first) * product(last, last))
+    angle = tf.acos(tf.clip_by_value(cosine, -1.0, 1.0))
+    t = tf.reshape(
+        tf.cast(tf.range(count), angle.dtype) / (count - 1), [-1] + [1] * angle.shape.rank
+    )
+    # Of two latents in one direction, the straight line.
+    safe = tf.where(angle > 1e-3, angle, 1.0)
+    weights = [
+        tf.where(angle > 1e-3, tf.sin(share * safe) / tf.sin(safe), share) for share in (1 - t, t)
+    ]
+    return bijector.forward(weights[0] * first + weights[1] * last, **bijector_kwargs)

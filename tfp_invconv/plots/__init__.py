@@ -1,0 +1,22 @@
+"""Pictures: of batches of images, of layers, of trainings and of densities."""
+
+from tfp_invconv.plots.drawings import (
+    curves,
+    density,
+    kernel,
+    latent_quantiles,
+    matrix,
+    receptive_field,
+)
+from tfp_invconv.plots.images import comparison, image_grid
+
+__all__ = [
+    "comparison",
+    "curves",
+    "density",
+    "image_grid",
+    "kernel",
+    "latent_quantiles",
+    "matrix",
+    "receptive_field",
+]
