@@ -53,7 +53,7 @@ def test_train_image_flow_writes_what_it_prints(tmp_path):
     (bits,) = re.findall(r"test bits/dim: ([\d.]+)", output)
     assert bits == f"{results['test_bits_per_dim']:.3f}"
     (error,) = re.findall(r"reconstruction error: ([\d.e-]+) grey levels", output)
-    assert float(error) < 1e-3
+    assert 0.0 < float(error) < 1e-3
     assert re.search(r"time to sample 100 images: \d+ ms", output)
     assert "of 2,000 samples 0 are not finite and 0 far out" in output
     assert results["samples"] == 2000
@@ -79,6 +79,11 @@ def test_train_image_flow_writes_what_it_prints(tmp_path):
     images = tic.data.load_images("digits", "test", 500)
     bits = model.evaluate(images, verbose=0, return_dict=True)["bits_per_dim"]
     np.testing.assert_allclose(bits, results["test_bits_per_dim"], rtol=1e-5)
+    # And the picture is of them, the digits' white being 16.
+    real = next(iter(images)).numpy()[:100]
+    tic.plots.comparison(model.sample(100, seed=0), real, tmp_path / "again.png", max_value=16)
+    again = tf.io.decode_png((tmp_path / "again.png").read_bytes())
+    assert np.mean(picture != again) < 0.01
 
 
 @pytest.mark.slow
@@ -173,13 +178,37 @@ def test_a_comparison_has_all_kinds_in_one_table_and_one_picture(
     assert tf.io.decode_png((tmp_path / "comparison.png").read_bytes()).shape[0] > 100
 
 
+def test_images_fit_the_levels(example):
+    args = argparse.Namespace(dataset="digits", data_dir=None, levels=4, seed=1)
+    images = example("train_image_flow").load(args, "test", 50)
+    expected = tic.data.load_images("digits", "test", 50, size_multiple=16, seed=1)
+    np.testing.assert_array_equal(next(iter(images)), next(iter(expected)))
+
+
+def test_ratios_and_verdicts_of_the_benchmark(example, capsys):
+    benchmark = example("benchmark")
+    assert benchmark.verdict(2.0, 2.0).endswith("target 2: met")
+    assert benchmark.verdict(2.1, 2.0).endswith("target 2: MISSED")
+    peer = benchmark.summary([0.001, 0.002, 0.003, 0.004, 0.005], memory=7.0)
+    assert peer == {"ms": 3.0, "quartiles": [2.0, 4.0], "mb": 7.0}
+    row = benchmark.show("layer", {**peer, "ms": 6.0}, peer, target=2.5)
+    assert row["value"] == 2.0 and row["target"] == 2.5
+    assert "ratio  2.00   target 2.5: met" in capsys.readouterr().out
+
+
 def test_train_distributed_writes_the_weights_it_evaluates(example, monkeypatch, tmp_path, capsys):
     script = example("train_distributed")
     # Several devices are for test_distribution.py, which needs processes of its own.
     monkeypatch.setattr(script, "make_strategy", lambda cpus: tf.distribute.get_strategy())
-    options = ["--levels", "1", "--depth", "1", "--width", "4", "--epochs", "2"]
+    load, loaded = tic.data.load_images, []
+    monkeypatch.setattr(
+        tic.data, "load_images", lambda *args, **kw: loaded.append((args, kw)) or load(*args, **kw)
+    )
+    options = ["--levels", "1", "--depth", "1", "--width", "4", "--epochs", "2", "--seed", "3"]
     monkeypatch.setattr(sys, "argv", ["x", *options, "--out", str(tmp_path)])
     script.main()
+    given = {"data_dir": None, "size_multiple": 2, "seed": 3}
+    assert loaded == [(("digits", split, 100), given) for split in ("train", "test")]
     output = capsys.readouterr().out
     assert "1 replicas" in output and f"weights and pictures: {tmp_path}" in output
     (bits,) = re.findall(r"test bits/dim: ([\d.]+)", output)
@@ -187,11 +216,12 @@ def test_train_distributed_writes_the_weights_it_evaluates(example, monkeypatch,
     model = tic.FlowModel(tic.glow([8, 8, 1], levels=1, depth=1, width=4))
     model.load_weights(tmp_path / "model.weights.h5")
     model.compile()
-    images = tic.data.load_images("digits", "test", 100)
+    images = load("digits", "test", 100, seed=3)
     evaluated = model.evaluate(images, verbose=0, return_dict=True)
     assert f"{evaluated['bits_per_dim']:.3f}" == bits
+    assert "Epoch 2/2" in output
     picture = tf.io.decode_png((tmp_path / "samples.png").read_bytes())
-    grid = tic.plots.image_grid(model.sample(100, seed=0), max_value=16, scale=4)
+    grid = tic.plots.image_grid(model.sample(100, seed=3), max_value=16, scale=4)
     np.testing.assert_allclose(picture, grid, atol=16)
 
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import tfp_invconv as tic
+from tfp_invconv import _inputs
 from tfp_invconv.bijectors.scan import unrolled
 
 tfb = tfp.bijectors
@@ -387,6 +388,30 @@ def test_every_kind_of_data_is_fitted_alike(kind):
     )
 
 
+def test_a_py_dataset_is_told_of_epochs_and_keeps_its_workers():
+    told = []
+
+    class Told(Batches):
+        def on_epoch_begin(self):
+            told.append("begin")
+
+        def on_epoch_end(self):
+            told.append("end")
+
+    data = Told(np.random.default_rng(0).normal(size=[8, 2]).astype(np.float32))
+    data.workers, data.max_queue_size = 2, 3
+    model = tic.FlowModel(normal())
+    model.compile(keras.optimizers.SGD(0.01), run_eagerly=True)
+    fitted = []
+    note = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: fitted.append(list(told))
+    )
+    model.fit(data, epochs=2, callbacks=[note], verbose=0)
+    assert told.count("end") == 2 and told.count("begin") >= 2 and len(fitted) == 2
+    checked = _inputs.checked((data, None, None), None, "here")
+    assert (checked.workers, checked.max_queue_size) == (2, 3)
+
+
 GLOBAL_NETWORK = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
 
 
@@ -477,6 +502,9 @@ def test_early_stopping_knows_that_fewer_bits_are_better():
         ).history
         assert history[monitor][-1] < history[monitor][0]
         assert len(history[monitor]) == 6
+    stop = keras.callbacks.EarlyStopping("bits_per_dim", mode="max")
+    model.fit(x, epochs=0, callbacks=[stop], verbose=0)
+    assert stop.mode == "max"
 
 
 def test_an_unbatched_data_set_is_an_error():
