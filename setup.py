@@ -32,6 +32,7 @@ setup(
     packages=find_packages(include=["tfp_invconv", "tfp_invconv.*"]),
     python_requires=">=3.10",
     install_requires=[
+        "h5py",
         "keras>=3.15",
         "numpy",
         "tensorflow>=2.21",
