@@ -360,15 +360,19 @@ BATCHED = {
 }
 
 
+def conditional_flow():
+    coupling = tic.AffineCoupling.trainable([2], condition_size=2, width=4, seed=0)
+    chain = tic.ConditionalChain([tic.ActNorm.trainable([2]), coupling])
+    return tfd.TransformedDistribution(tfd.MultivariateNormalDiag([0.0, 0.0]), chain)
+
+
 @pytest.mark.parametrize("kind", BATCHED)
 def test_every_kind_of_data_is_fitted_alike(kind):
     """With conditions and weights, whose gradients are those of the mean of w log_prob."""
     rng = np.random.default_rng(0)
     x = rng.normal(1.0, 2.0, [8, 2]).astype(np.float32)
     c, w = rng.normal(size=[8, 2]).astype(np.float32), np.float32([1, 0, 2, 5, 0.5, 3, 1, 9])
-    model, expected = (
-        tic.FlowModel(tic.conf([2], 1, conditional=2, width=4, seed=0)) for _ in range(2)
-    )
+    model, expected = (tic.FlowModel(conditional_flow()) for _ in range(2))
     model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
     arguments, options = BATCHED[kind](x, c, w)
     history = model.fit(*arguments, verbose=0, **options).history
@@ -460,7 +464,7 @@ def test_networks_in_functions_are_found_and_train(kind):
 
 @pytest.mark.parametrize("kind", BATCHED)
 def test_a_nan_anywhere_in_the_data_is_an_error_before_it_is_learned(kind):
-    model = compiled(tic.conf([2], 1, conditional=2, width=4, seed=0))
+    model = compiled(conditional_flow())
     place = "batch 1|batch.*1" if kind in ("tf.data", "PyDataset") else "index"
     for part in ("x", "condition", "sample_weight"):
         rng = np.random.default_rng(0)
