@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 import tfp_invconv as tic
 
@@ -149,38 +149,40 @@ def test_the_optimizer_warms_up_cools_down_and_averages(example):
 def test_a_comparison_has_all_kinds_in_one_table_and_one_picture(
     example, monkeypatch, tmp_path, capsys
 ):
-    script, lines = example("train_image_flow"), []
+    script, drawn, savefig = example("train_image_flow"), [], Figure.savefig
 
-    def run(args, conv, coupling, out):
-        out.mkdir(parents=True)
-        rows = ["epoch,seconds,val_bits_per_dim", "0,1.5,NA", "1,3,2.75", "2,4.5,", "3,6,2.5"]
-        (out / "history.csv").write_text("\n".join(rows))
+    def run(args, kind, seed, out):
         return {
             **GOOD,
-            "conv": conv,
-            "coupling": coupling,
             "parameters": 1234,
-            "training_seconds": 98.4,
+            "training_seconds": 98.4 + seed,
             "sampling_seconds": 0.0152,
             "samples_not_finite": 3,
+            "test_bits_per_dim": 2.5 + 0.2 * seed,
+            "curve": [[3.0, 2.75], [6.0, 2.5 + 0.2 * seed]],
         }
 
+    def note_and_save(figure, path):
+        lines = figure.axes[0].get_lines()
+        drawn.extend((line.get_label(), line.get_xydata().tolist()) for line in lines)
+        savefig(figure, path)
+
     monkeypatch.setattr(script, "run", run)
-    monkeypatch.setattr(Axes, "plot", lambda axes, x, y, label: lines.append((label, x, y)))
-    monkeypatch.setattr(Axes, "legend", lambda axes: None)
+    monkeypatch.setattr(Figure, "savefig", note_and_save)
     kinds = ["1x1/affine", "emerging/quad"]
-    monkeypatch.setattr(sys, "argv", ["x", "--compare", *kinds, "--out", str(tmp_path)])
+    options = ["--compare", *kinds, "--seeds", "0", "1", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["x", *options])
     script.main()
-    rows = [f"| {kind} | 1,234 | 98 | 2.500 | 15 | 3 | 20 |" for kind in kinds]
+    rows = [f"| {kind} | 1,234 | 99 | 2.600 ± 0.141 | 15 | 6 | 40 |" for kind in kinds]
     table = (tmp_path / "comparison.md").read_text()
     assert table.splitlines()[2:] == rows and table in capsys.readouterr().out
-    assert lines == [(kind, [3.0, 6.0], [2.75, 2.5]) for kind in kinds]
+    assert drawn == [(kind, [[3.0, 2.75], [6.0, 2.6]]) for kind in kinds]
     assert tf.io.decode_png((tmp_path / "comparison.png").read_bytes()).shape[0] > 100
 
 
 def test_images_fit_the_levels(example):
-    args = argparse.Namespace(dataset="digits", data_dir=None, levels=4, seed=1)
-    images = example("train_image_flow").load(args, "test", 50)
+    args = argparse.Namespace(dataset="digits", data_dir=None, levels=4)
+    images = example("train_image_flow").load(args, "test", 50, seed=1)
     expected = tic.data.load_images("digits", "test", 50, size_multiple=16, seed=1)
     np.testing.assert_array_equal(next(iter(images)), next(iter(expected)))
 
@@ -241,16 +243,16 @@ def test_samples_are_counted(example):
 
 
 def test_results_are_written_whole_or_not_at_all(example, tmp_path, monkeypatch):
-    path, write = tmp_path / "results.json", Path.write_text
-    example("train_image_flow").write_json({"bits": 1.0}, path)
+    path, write = tmp_path / "results.json", Path.write_bytes
+    example("experiment").write_json({"bits": 1.0}, path)
 
-    def half(path, text):
-        write(path, text[: len(text) // 2])
+    def half(path, content):
+        write(path, content[: len(content) // 2])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", half)
+    monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(OSError, match="No space left"):
-        example("train_image_flow").write_json({"bits": 2.0}, path)
+        example("experiment").write_json({"bits": 2.0}, path)
     assert json.loads(path.read_text()) == {"bits": 1.0}
 
 
