@@ -66,6 +66,7 @@ setup(
     package_data={"tfp_invconv": ["py.typed"]},
     python_requires=">=3.10",
     install_requires=[
+        "h5py",
         "keras>=3.15",
         "numpy",
         "tensorflow>=2.21",

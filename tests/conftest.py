@@ -1,6 +1,9 @@
 """Adds up what tests have counted, and prints it below their results."""
 
 import collections
+import contextlib
+
+import pytest
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -8,7 +11,21 @@ def pytest_terminal_summary(terminalreporter):
     for reports in terminalreporter.stats.values():
         for report in reports:
             if getattr(report, "when", None) == "call":
-                counts.update(dict(report.user_properties))
+                for what, count in report.user_properties:
+                    counts[what] += count
     if counts:
         words = ", ".join(f"{count} {what}" for what, count in counts.items())
         terminalreporter.write_line(f"Tried: {words}.")
+
+
+@pytest.fixture
+def refused(record_property):
+    """`pytest.raises` that counts."""
+
+    @contextlib.contextmanager
+    def raises(*args, **kwargs):
+        with pytest.raises(*args, **kwargs) as caught:
+            yield caught
+        record_property("bad arguments refused", 1)
+
+    return raises

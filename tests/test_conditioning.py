@@ -258,6 +258,20 @@ def test_fit_takes_labels_in_a_column():
         np.testing.assert_allclose(model.evaluate(x, given, verbose=0), expected, rtol=1e-5)
 
 
+def test_of_a_condition_of_one_number_ints_are_that_number():
+    model = tic.FlowModel(tic.conf, event_shape=[2], depth=1, conditional=1, width=4, seed=0)
+    away_from_initial(model.distribution)
+    x, numbers = two_classes(4)[0], np.array([[5], [-2], [0], [1]])
+    expected = model((x, numbers.astype(np.float32)))
+    np.testing.assert_allclose(model((x, numbers)), expected, rtol=1e-6)
+    model.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
+    losses = [
+        model.fit(x, given, verbose=0).history["loss"]
+        for given in (numbers, numbers.astype(np.float32))
+    ]
+    np.testing.assert_allclose(*losses, rtol=1e-6)
+
+
 def test_a_condition_that_would_be_dropped_is_an_error():
     x, labels = two_classes(8)
     data = tf.data.Dataset.from_tensor_slices((x, labels)).batch(4)

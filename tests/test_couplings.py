@@ -214,8 +214,29 @@ def test_dropout_drops_in_training_alone(make, shape):
     first, second = (network(x, training=True) for _ in range(2))
     assert np.all(first != expected) and np.all(first != second)
     hidden = keras.Model(network.input, network.layers[-2].output)
-    shares = [np.mean(np.equal(hidden(x, training=t), 0.0)) for t in (False, True)]
+    zeros = [np.equal(hidden(x, training=t), 0.0) for t in (False, True)]
+    shares = [np.mean(z) for z in zeros]
     assert 0.35 < (shares[1] - shares[0]) / (1 - shares[0]) < 0.45
+    # Of images whole channels.
+    assert np.mean(zeros[1].reshape([100, -1, 50]).all(1)) > 0.35
+    seeds = [layer.seed for layer in network.layers if hasattr(layer, "rate")]
+    assert len(set(seeds)) == len(seeds) == 2
+
+
+@pytest.mark.parametrize(
+    "make, shape", [(tic.networks.conv_net, [4, 4, 60]), (tic.networks.mlp, [60])]
+)
+def test_initial_weights_keep_the_variance_and_are_drawn_apart(make, shape):
+    network = make(shape, 4, width=60, condition_size=60, seed=0)
+    weights = [layer.name for layer in network.layers if layer.weights]
+    assert sorted(weights) == ["condition", "hidden_1", "hidden_2", "outputs"]
+    assert len(network.variables) == 7  # all but the condition's have a bias
+    draws = []
+    for name in ("hidden_1", "hidden_2"):
+        kernel = network.get_layer(name).kernel.numpy()
+        np.testing.assert_allclose(kernel.std(), (2 / kernel[..., 0].size) ** 0.5, rtol=0.05)
+        draws.append(kernel.reshape([-1, 60])[:60].ravel() / kernel.std())
+    assert abs(np.corrcoef(draws)[0, 1]) < 0.1
 
 
 def test_a_conv_net_sees_five_by_five_pixels():

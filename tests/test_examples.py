@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 import tfp_invconv as tic
 
@@ -53,7 +53,7 @@ def test_train_image_flow_writes_what_it_prints(tmp_path):
     (bits,) = re.findall(r"test bits/dim: ([\d.]+)", output)
     assert bits == f"{results['test_bits_per_dim']:.3f}"
     (error,) = re.findall(r"reconstruction error: ([\d.e-]+) grey levels", output)
-    assert float(error) < 1e-3
+    assert 0.0 < float(error) < 1e-3
     assert re.search(r"time to sample 100 images: \d+ ms", output)
     assert "of 2,000 samples 0 are not finite and 0 far out" in output
     assert results["samples"] == 2000
@@ -79,6 +79,11 @@ def test_train_image_flow_writes_what_it_prints(tmp_path):
     images = tic.data.load_images("digits", "test", 500)
     bits = model.evaluate(images, verbose=0, return_dict=True)["bits_per_dim"]
     np.testing.assert_allclose(bits, results["test_bits_per_dim"], rtol=1e-5)
+    # And the picture is of them, the digits' white being 16.
+    real = next(iter(images)).numpy()[:100]
+    tic.plots.comparison(model.sample(100, seed=0), real, tmp_path / "again.png", max_value=16)
+    again = tf.io.decode_png((tmp_path / "again.png").read_bytes())
+    assert np.mean(picture != again) < 0.01
 
 
 @pytest.mark.slow
@@ -144,42 +149,68 @@ def test_the_optimizer_warms_up_cools_down_and_averages(example):
 def test_a_comparison_has_all_kinds_in_one_table_and_one_picture(
     example, monkeypatch, tmp_path, capsys
 ):
-    script, lines = example("train_image_flow"), []
+    script, drawn, savefig = example("train_image_flow"), [], Figure.savefig
 
-    def run(args, conv, coupling, out):
-        out.mkdir(parents=True)
-        rows = ["epoch,seconds,val_bits_per_dim", "0,1.5,NA", "1,3,2.75", "2,4.5,", "3,6,2.5"]
-        (out / "history.csv").write_text("\n".join(rows))
+    def run(args, kind, seed, out):
         return {
             **GOOD,
-            "conv": conv,
-            "coupling": coupling,
             "parameters": 1234,
-            "training_seconds": 98.4,
+            "training_seconds": 98.4 + seed,
             "sampling_seconds": 0.0152,
             "samples_not_finite": 3,
+            "test_bits_per_dim": 2.5 + 0.2 * seed,
+            "curve": [[3.0, 2.75], [6.0, 2.5 + 0.2 * seed]],
         }
 
+    def note_and_save(figure, path):
+        lines = figure.axes[0].get_lines()
+        drawn.extend((line.get_label(), line.get_xydata().tolist()) for line in lines)
+        savefig(figure, path)
+
     monkeypatch.setattr(script, "run", run)
-    monkeypatch.setattr(Axes, "plot", lambda axes, x, y, label: lines.append((label, x, y)))
-    monkeypatch.setattr(Axes, "legend", lambda axes: None)
+    monkeypatch.setattr(Figure, "savefig", note_and_save)
     kinds = ["1x1/affine", "emerging/quad"]
-    monkeypatch.setattr(sys, "argv", ["x", "--compare", *kinds, "--out", str(tmp_path)])
+    options = ["--compare", *kinds, "--seeds", "0", "1", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["x", *options])
     script.main()
-    rows = [f"| {kind} | 1,234 | 98 | 2.500 | 15 | 3 | 20 |" for kind in kinds]
+    rows = [f"| {kind} | 1,234 | 99 | 2.600 ± 0.141 | 15 | 6 | 40 |" for kind in kinds]
     table = (tmp_path / "comparison.md").read_text()
     assert table.splitlines()[2:] == rows and table in capsys.readouterr().out
-    assert lines == [(kind, [3.0, 6.0], [2.75, 2.5]) for kind in kinds]
+    assert drawn == [(kind, [[3.0, 2.75], [6.0, 2.6]]) for kind in kinds]
     assert tf.io.decode_png((tmp_path / "comparison.png").read_bytes()).shape[0] > 100
+
+
+def test_images_fit_the_levels(example):
+    args = argparse.Namespace(dataset="digits", data_dir=None, levels=4)
+    images = example("train_image_flow").load(args, "test", 50, seed=1)
+    expected = tic.data.load_images("digits", "test", 50, size_multiple=16, seed=1)
+    np.testing.assert_array_equal(next(iter(images)), next(iter(expected)))
+
+
+def test_ratios_and_verdicts_of_the_benchmark(example, capsys):
+    benchmark = example("benchmark")
+    assert benchmark.verdict(2.0, 2.0).endswith("target 2: met")
+    assert benchmark.verdict(2.1, 2.0).endswith("target 2: MISSED")
+    peer = benchmark.summary([0.001, 0.002, 0.003, 0.004, 0.005], memory=7.0)
+    assert peer == {"ms": 3.0, "quartiles": [2.0, 4.0], "mb": 7.0}
+    row = benchmark.show("layer", {**peer, "ms": 6.0}, peer, target=2.5)
+    assert row["value"] == 2.0 and row["target"] == 2.5
+    assert "ratio  2.00   target 2.5: met" in capsys.readouterr().out
 
 
 def test_train_distributed_writes_the_weights_it_evaluates(example, monkeypatch, tmp_path, capsys):
     script = example("train_distributed")
     # Several devices are for test_distribution.py, which needs processes of its own.
     monkeypatch.setattr(script, "make_strategy", lambda cpus: tf.distribute.get_strategy())
-    options = ["--levels", "1", "--depth", "1", "--width", "4", "--epochs", "2"]
+    load, loaded = tic.data.load_images, []
+    monkeypatch.setattr(
+        tic.data, "load_images", lambda *args, **kw: loaded.append((args, kw)) or load(*args, **kw)
+    )
+    options = ["--levels", "1", "--depth", "1", "--width", "4", "--epochs", "2", "--seed", "3"]
     monkeypatch.setattr(sys, "argv", ["x", *options, "--out", str(tmp_path)])
     script.main()
+    given = {"data_dir": None, "size_multiple": 2, "seed": 3}
+    assert loaded == [(("digits", split, 100), given) for split in ("train", "test")]
     output = capsys.readouterr().out
     assert "1 replicas" in output and f"weights and pictures: {tmp_path}" in output
     (bits,) = re.findall(r"test bits/dim: ([\d.]+)", output)
@@ -187,11 +218,12 @@ def test_train_distributed_writes_the_weights_it_evaluates(example, monkeypatch,
     model = tic.FlowModel(tic.glow([8, 8, 1], levels=1, depth=1, width=4))
     model.load_weights(tmp_path / "model.weights.h5")
     model.compile()
-    images = tic.data.load_images("digits", "test", 100)
+    images = load("digits", "test", 100, seed=3)
     evaluated = model.evaluate(images, verbose=0, return_dict=True)
     assert f"{evaluated['bits_per_dim']:.3f}" == bits
+    assert "Epoch 2/2" in output
     picture = tf.io.decode_png((tmp_path / "samples.png").read_bytes())
-    grid = tic.plots.image_grid(model.sample(100, seed=0), max_value=16, scale=4)
+    grid = tic.plots.image_grid(model.sample(100, seed=3), max_value=16, scale=4)
     np.testing.assert_allclose(picture, grid, atol=16)
 
 
@@ -211,16 +243,16 @@ def test_samples_are_counted(example):
 
 
 def test_results_are_written_whole_or_not_at_all(example, tmp_path, monkeypatch):
-    path, write = tmp_path / "results.json", Path.write_text
-    example("train_image_flow").write_json({"bits": 1.0}, path)
+    path, write = tmp_path / "results.json", Path.write_bytes
+    example("experiment").write_json({"bits": 1.0}, path)
 
-    def half(path, text):
-        write(path, text[: len(text) // 2])
+    def half(path, content):
+        write(path, content[: len(content) // 2])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", half)
+    monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(OSError, match="No space left"):
-        example("train_image_flow").write_json({"bits": 2.0}, path)
+        example("experiment").write_json({"bits": 2.0}, path)
     assert json.loads(path.read_text()) == {"bits": 1.0}
 
 

@@ -42,6 +42,11 @@ def test_levels_steps_and_latents():
     # Six couplings and the split priors of the two levels above the last.
     assert kinds.count("AffineCoupling") == 8
     assert kinds.count("PartialChannels") == 2
+    # Half of the channels go to the next level, once they have told of the other half.
+    halves = [m.num_channels for m in flow.submodules if isinstance(m, tic.PartialChannels)]
+    assert sorted(halves) == [2, 4]
+    *_, prior, partial, _ = flow.bijector.bijectors
+    assert prior.name == "split_prior" and isinstance(partial, tic.PartialChannels)
     assert flow.sample(2, seed=[0, 0]).shape == (2, 8, 8, 1)
 
 
@@ -69,11 +74,13 @@ def test_what_a_step_of_a_glow_is_made_of(kind):
     """In the order in which the data pass it, from ActNorm to coupling."""
     is_conv = kind in CONVOLUTIONS
     options = {"conv": kind} if is_conv else {"conv": "1x1", "coupling": kind}
-    flow = tic.glow([4, 4, 1], 2, 1, width=5, dropout=0.2, seed=0, **options)
+    loop = {"remat": is_conv, "unroll": is_conv}
+    flow = tic.glow([4, 4, 1], 2, 1, width=5, dropout=0.2, seed=0, **options, **loop)
     expected = STEPS[kind] + [tic.AffineCoupling] * is_conv
     scans = [m for m in flow.submodules if isinstance(m, tic.Scan)]
     assert len(scans) == 2
     for scan in scans:
+        assert scan.remat == scan.unroll == is_conv
         layers = scan[0].bijectors
         assert [type(layer) for layer in layers] == expected
         if kind.startswith("periodic"):
@@ -91,8 +98,10 @@ def test_what_a_step_of_a_glow_is_made_of(kind):
 
 @pytest.mark.parametrize("shape", [[4, 4, 1], [6]])
 def test_what_a_step_of_conf_is_made_of(shape):
-    flow = tic.conf(shape, 2, num_filters=3, width=5, dropout=0.2, seed=0)
+    loop = {"remat": len(shape) == 3, "unroll": len(shape) == 1}
+    flow = tic.conf(shape, 2, num_filters=3, width=5, dropout=0.2, seed=0, **loop)
     (scan,) = (m for m in flow.submodules if isinstance(m, tic.Scan))
+    assert (scan.remat, scan.unroll) == tuple(loop.values())
     norm, mixing, coupling, reversal = scan[0].bijectors
     kinds = (tic.ActNorm, tic.ConvolutionCoupling, tfp.bijectors.Permute)
     for layer, kind in zip((norm, coupling, reversal), kinds, strict=True):

@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import tfp_invconv as tic
+from tfp_invconv import _inputs
 from tfp_invconv.bijectors.scan import unrolled
 
 tfb = tfp.bijectors
@@ -359,15 +360,19 @@ BATCHED = {
 }
 
 
+def conditional_flow():
+    coupling = tic.AffineCoupling.trainable([2], condition_size=2, width=4, seed=0)
+    chain = tic.ConditionalChain([tic.ActNorm.trainable([2]), coupling])
+    return tfd.TransformedDistribution(tfd.MultivariateNormalDiag([0.0, 0.0]), chain)
+
+
 @pytest.mark.parametrize("kind", BATCHED)
 def test_every_kind_of_data_is_fitted_alike(kind):
     """With conditions and weights, whose gradients are those of the mean of w log_prob."""
     rng = np.random.default_rng(0)
     x = rng.normal(1.0, 2.0, [8, 2]).astype(np.float32)
     c, w = rng.normal(size=[8, 2]).astype(np.float32), np.float32([1, 0, 2, 5, 0.5, 3, 1, 9])
-    model, expected = (
-        tic.FlowModel(tic.conf([2], 1, conditional=2, width=4, seed=0)) for _ in range(2)
-    )
+    model, expected = (tic.FlowModel(conditional_flow()) for _ in range(2))
     model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
     arguments, options = BATCHED[kind](x, c, w)
     history = model.fit(*arguments, verbose=0, **options).history
@@ -385,6 +390,26 @@ def test_every_kind_of_data_is_fitted_alike(kind):
     np.testing.assert_allclose(
         history["bits_per_dim"], [np.mean(losses) / (2 * np.log(2))], rtol=1e-5
     )
+
+
+def test_a_py_dataset_is_told_of_epochs_and_keeps_its_workers():
+    told = []
+
+    class Told(Batches):
+        def on_epoch_begin(self):
+            told.append("begin")
+
+        def on_epoch_end(self):
+            told.append("end")
+
+    data = Told(np.random.default_rng(0).normal(size=[8, 2]).astype(np.float32))
+    data.workers, data.max_queue_size = 2, 3
+    model = tic.FlowModel(normal())
+    model.compile(keras.optimizers.SGD(0.01), run_eagerly=True)
+    model.fit(data, epochs=2, verbose=0)
+    assert told.count("begin") >= 2 and told.count("end") >= 2
+    checked = _inputs.checked((data, None, None), None, "here")
+    assert (checked.workers, checked.max_queue_size) == (2, 3)
 
 
 GLOBAL_NETWORK = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
@@ -439,7 +464,7 @@ def test_networks_in_functions_are_found_and_train(kind):
 
 @pytest.mark.parametrize("kind", BATCHED)
 def test_a_nan_anywhere_in_the_data_is_an_error_before_it_is_learned(kind):
-    model = compiled(tic.conf([2], 1, conditional=2, width=4, seed=0))
+    model = compiled(conditional_flow())
     place = "batch 1|batch.*1" if kind in ("tf.data", "PyDataset") else "index"
     for part in ("x", "condition", "sample_weight"):
         rng = np.random.default_rng(0)
@@ -477,6 +502,9 @@ def test_early_stopping_knows_that_fewer_bits_are_better():
         ).history
         assert history[monitor][-1] < history[monitor][0]
         assert len(history[monitor]) == 6
+    stop = keras.callbacks.EarlyStopping("bits_per_dim", mode="max")
+    model.fit(x, epochs=0, callbacks=[stop], verbose=0)
+    assert stop.mode == "max"
 
 
 def test_an_unbatched_data_set_is_an_error():

@@ -92,7 +92,7 @@ def sensitivity(layer, direction, x, event_ndims, rng):
 def check(name, case, counts):
     shape, seed, spread, size = case
     hypothesis.note(f"{name}: {case}")
-    counts["cases"] += 1
+    counts["random cases"] += 1
     event_ndims, rng = len(shape), np.random.default_rng(seed + 1)
     single, double = twins(name, shape, seed, spread)
     y = (size * rng.normal(size=[2, *shape])).astype(np.float32)
@@ -127,7 +127,7 @@ def check(name, case, counts):
 
 
 def run(name, max_examples, record_property, **options):
-    counts = {"cases": 0, "round trips in float32": 0}
+    counts = {"random cases": 0, "round trips in float32": 0}
 
     @hypothesis.settings(
         max_examples=max_examples,
