@@ -139,8 +139,12 @@ def test_fit_and_sample_by_class(source):
 def test_fit_without_conditions_says_what_is_missing():
     model = tic.FlowModel(tic.conf, event_shape=[2], depth=1, conditional=2, width=4)
     model.compile("adam")
+    x, labels = two_classes()
     with pytest.raises(ValueError, match=r"flow is conditional and needs pairs"):
-        model.fit(two_classes()[0], verbose=0)
+        model.fit(x, verbose=0)
+    # Keras's predict has no target: the size of a batch comes second.
+    with pytest.raises(ValueError, match=r"predict: `batch_size` must be a positive integer; got"):
+        model.predict(x, labels)
 
 
 def test_a_condition_passes_by_name_through_a_plain_chain():

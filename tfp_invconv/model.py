@@ -29,8 +29,8 @@ class FlowModel(_saving.WholeFiles, keras.Model):
     scale than a flow of pixels expects. Sample weights multiply the log_prob of their events.
 
     *Conditions*: where the distribution's bijector takes one (see `ConditionalChain`), the model's
-    input is a pair `(x, condition)`, and `fit`, `evaluate` and `predict` take the condition
-    where Keras has the target: `fit(x, labels)`, or a data set of `(x, labels)`.
+    input is a pair `(x, condition)`, `predict((x, labels))`, and `fit` and `evaluate` take the
+    condition where Keras has the target: `fit(x, labels)`, or a data set of `(x, labels)`.
 
     *Saving*: a distribution does not say how it was made, but a registered builder with its
     arguments does. So `FlowModel(tic.glow, event_shape=[8, 8, 1], levels=2)` can be saved whole,
@@ -221,6 +221,16 @@ class FlowModel(_saving.WholeFiles, keras.Model):
         """As `keras.Model.evaluate`: the mean loss and bits/dim."""
         self._pairs.check_targets(x, y)
         return super().evaluate(x, _inputs.targets(x, y, kwargs), **kwargs)
+
+    def predict(self, x, batch_size=None, **kwargs):
+        """As `keras.Model.predict`: the log-probability of each event, of data or of pairs.
+
+        Raises:
+          ValueError: if `batch_size`, which comes second, is no int.
+        """
+        if batch_size is not None:
+            params.check_positive_integer(batch_size, "batch_size", f"{self.name}.predict")
+        return super().predict(x, batch_size, **kwargs)
 
     def train_step(self, data):
         """As Keras's, the target being the condition where the distribution takes one."""
