@@ -21,7 +21,7 @@ extensions = [
 ]
 html_theme = "furo"
 html_title = project
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "jupyter_execute"]
 templates_path = ["_templates"]
 # Notebooks are shown as they were committed, with their outputs.
 nb_execution_mode = "off"
@@ -51,9 +51,18 @@ def to_restructured_text(app, what, name, obj, options, lines):
             result.append("    " + line)
         elif heading:
             result += ["", f"{heading[1]}.. rubric:: {heading[2]}", ""]
-        else:
+        elif line.lstrip().startswith((">>>", "...")):
             result.append(line)
+        else:
+            result.append(escaped(line))
     lines[:] = result
+
+
+def escaped(line):
+    """Bars outside of code are bars, and code may be followed by a letter."""
+    parts = line.split("`")
+    parts[::2] = [part.replace("|", r"\|") for part in parts[::2]]
+    return re.sub(r"(`[^`]+`)(?=\w)", r"\1\\ ", "`".join(parts))
 
 
 def public_names():

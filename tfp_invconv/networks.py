@@ -8,6 +8,8 @@ import tensorflow as tf
 from tfp_invconv import _parameters as params
 from tfp_invconv import _stacked_networks as stacks
 
+__all__ = ["conv_net", "mlp"]
+
 
 def conv_net(
     input_shape,
