@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tfp_invconv import _parameters as params
 from tfp_invconv import plots
+from tfp_invconv._types import PathLike, TensorLike
 
 
 class SampleImages(keras.callbacks.Callback):
@@ -31,8 +32,16 @@ class SampleImages(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, folder, every=1, count=64, *, condition=None, max_value=255, seed=0, log_dir=None
-    ):
+        self,
+        folder: PathLike,
+        every: int = 1,
+        count: int = 64,
+        *,
+        condition: TensorLike | None = None,
+        max_value: int = 255,
+        seed: int = 0,
+        log_dir: PathLike | None = None,
+    ) -> None:
         """Makes the callback.
 
         Args:
@@ -93,7 +102,7 @@ class Backup(keras.callbacks.Callback):
     [2] ['epoch-000003.weights.h5']
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: PathLike) -> None:
         """Args: the folder of the file, of this training alone; made if it is not there."""
         super().__init__()
         self._folder = Path(folder)

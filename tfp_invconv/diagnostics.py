@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import math
+from collections.abc import Callable
 from unittest import mock
 
 import numpy as np
@@ -12,6 +13,7 @@ import tensorflow_probability as tfp
 
 from tfp_invconv import _conditions, _variables
 from tfp_invconv import _parameters as params
+from tfp_invconv._types import TensorLike
 from tfp_invconv.bijectors.scan import unrolled
 
 tfb = tfp.bijectors
@@ -37,7 +39,14 @@ class LayerReport:
     verdict: str
 
 
-def condition_report(distribution, x, *, condition=None, seed=0, print_fn=print):
+def condition_report(
+    distribution: tfp.distributions.Distribution,
+    x: TensorLike,
+    *,
+    condition: TensorLike | None = None,
+    seed: int = 0,
+    print_fn: Callable[[str], object] = print,
+):
     """Measures and prints which layers of a flow lose precision, on data and on noise.
 
     Exact layers can make a flow that is not: sampling multiplies what each of them does to an

@@ -1,6 +1,7 @@
 """Whole flows: distributions made of the layers."""
 
 import functools
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,6 +10,7 @@ import tensorflow_probability as tfp
 
 from tfp_invconv import _parameters as params
 from tfp_invconv import networks as nets
+from tfp_invconv._types import DType, Shape
 from tfp_invconv.bijectors.act_norm import ActNorm
 from tfp_invconv.bijectors.additive_coupling import AdditiveCoupling
 from tfp_invconv.bijectors.affine_coupling import AffineCoupling, check_log_scale_bound
@@ -40,7 +42,7 @@ CONVOLUTIONS = {
     "periodic-free": (PeriodicConv.trainable,),
     "dct": (HouseholderQR1x1.trainable, DCTSymmetricConv.trainable),
 }
-COUPLINGS = {
+COUPLINGS: dict[str, Any] = {
     "affine": AffineCoupling,
     "additive": AdditiveCoupling,
     "quad": QuadCoupling,
@@ -57,21 +59,21 @@ _AFFINE = ("affine", "quad")
 
 @keras.saving.register_keras_serializable("tfp_invconv")
 def glow(
-    event_shape,
-    levels=3,
-    depth=8,
+    event_shape: Shape,
+    levels: int = 3,
+    depth: int = 8,
     *,
-    conv="emerging",
-    coupling="affine",
-    log_scale_bound=1.0,
-    conditional=None,
-    width=128,
-    dropout=0.0,
-    remat=False,
-    unroll=None,
-    seed=None,
-    dtype=tf.float32,
-):
+    conv: str = "emerging",
+    coupling: str = "affine",
+    log_scale_bound: float | str = 1.0,
+    conditional: int | None = None,
+    width: int = 128,
+    dropout: float = 0.0,
+    remat: bool = False,
+    unroll: bool | None = None,
+    seed: int | None = None,
+    dtype: DType = tf.float32,
+) -> tfp.distributions.TransformedDistribution:
     """Multi-scale flow for images: Glow, with a choice of convolution and coupling.
 
     Each level is `Squeeze`, `depth` steps of (ActNorm, convolution, coupling) and, but for the last
@@ -151,18 +153,18 @@ def glow(
 
 @keras.saving.register_keras_serializable("tfp_invconv")
 def conf(
-    event_shape,
-    depth=8,
+    event_shape: Shape,
+    depth: int = 8,
     *,
-    num_filters=2,
-    conditional=None,
-    width=128,
-    dropout=0.0,
-    remat=False,
-    unroll=None,
-    seed=None,
-    dtype=tf.float32,
-):
+    num_filters: int = 2,
+    conditional: int | None = None,
+    width: int = 128,
+    dropout: float = 0.0,
+    remat: bool = False,
+    unroll: bool | None = None,
+    seed: int | None = None,
+    dtype: DType = tf.float32,
+) -> tfp.distributions.TransformedDistribution:
     """Flow for images or vectors: CONF, convolutions whose filters depend on the data.
 
     It is `depth` steps of ActNorm, a trainable linear mixing of the channels (of the numbers of
@@ -207,7 +209,7 @@ def conf(
         params.check_positive_integer(value, argument, "conf")
     networks = _network_options("conf", conditional, width, dropout, dtype)
     step = functools.partial(_conf_step, num_filters=num_filters, networks=networks)
-    scan = dict(seed=seed, name="steps", remat=remat, unroll=unroll)
+    scan: dict[str, Any] = dict(seed=seed, name="steps", remat=remat, unroll=unroll)
     if len(event_shape) == 1:
         steps = Scan.trainable(functools.partial(step, list(event_shape)), depth, **scan)
         return _flow(event_shape, [steps], networks, "conf")

@@ -1,12 +1,18 @@
 """Latents of a flow: by the levels of a multi-scale one, and between two of them."""
 
+from collections.abc import Sequence
+
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from tfp_invconv import _parameters as params
+from tfp_invconv._types import TensorLike
 from tfp_invconv.bijectors.squeeze import Squeeze
 
+tfd = tfp.distributions
 
-def split_levels(latent, levels):
+
+def split_levels(latent: TensorLike, levels: int) -> list[tf.Tensor]:
     """The latents of each level of a multi-scale flow such as `glow` makes, finest level first.
 
     Each level squeezes the image, keeps half of the channels as its latent, and hands the other
@@ -55,7 +61,7 @@ def split_levels(latent, levels):
     return [*parts, Squeeze().inverse(rest)]
 
 
-def join_levels(parts):
+def join_levels(parts: Sequence[TensorLike]) -> tf.Tensor:
     """The latent of the parts that `split_levels` makes of it.
 
     Args:
@@ -89,7 +95,13 @@ def join_levels(parts):
     return rest
 
 
-def interpolate(distribution, start, end, count=8, **bijector_kwargs):
+def interpolate(
+    distribution: tfp.distributions.Distribution,
+    start: TensorLike,
+    end: TensorLike,
+    count: int = 8,
+    **bijector_kwargs,
+) -> tf.Tensor:
     """What lies between two events, by way of the latents of a flow.
 
     The latents go from one to the other along the great circle, so that those between have the norm

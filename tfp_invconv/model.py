@@ -1,6 +1,7 @@
 """A Keras model around a TFP distribution: maximum likelihood by `fit`."""
 
 import math
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
@@ -8,6 +9,7 @@ import tensorflow_probability as tfp
 
 from tfp_invconv import _caches, _inputs, _pairs, _replicas, _sampling, _saving, _variables
 from tfp_invconv import _parameters as params
+from tfp_invconv._types import TensorLike
 
 tfd = tfp.distributions
 
@@ -57,7 +59,14 @@ class FlowModel(_saving.WholeFiles, keras.Model):
     True
     """
 
-    def __init__(self, distribution, *, name=None, **arguments):
+    def __init__(
+        self,
+        distribution: tfp.distributions.Distribution
+        | Callable[..., tfp.distributions.Distribution],
+        *,
+        name: str | None = None,
+        **arguments,
+    ) -> None:
         """Makes the model.
 
         Args:
@@ -112,7 +121,13 @@ class FlowModel(_saving.WholeFiles, keras.Model):
             log_prob = self.distribution.log_prob(x_or_zero, **self._pairs.arguments(condition))
         return log_prob[: tf.shape(x)[0]] if _replicas.is_distributed() else log_prob
 
-    def sample(self, sample_shape=(), condition=None, seed=None, temperature=1.0):
+    def sample(
+        self,
+        sample_shape: int | Sequence[int] = (),
+        condition: TensorLike | None = None,
+        seed: int | None = None,
+        temperature: float = 1.0,
+    ) -> tf.Tensor:
         """Draws samples, and warns with their number if some are not finite.
 
         Args:
@@ -244,7 +259,7 @@ class FlowModel(_saving.WholeFiles, keras.Model):
         """As Keras's, the target being the condition where the distribution takes one."""
         return super().predict_step(self._pairs.of(data))
 
-    def initialize(self, x):
+    def initialize(self, x: TensorLike) -> None:
         """Fits to a batch every layer that waits for data: an ActNorm at the identity.
 
         Args:
@@ -296,7 +311,7 @@ class FlowModel(_saving.WholeFiles, keras.Model):
                 "has none. A function of your own gets y_true=None and y_pred=log_prob."
             ) from error
 
-    def summary(self, print_fn=print, **_):
+    def summary(self, print_fn: Callable[[str], object] = print, **_) -> None:
         """Prints each layer of the flow with its parameters, and how many are trained."""
         print_fn(f"{self.name}: {self.distribution.name}")
         for label, variables in self._rows:

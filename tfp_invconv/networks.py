@@ -7,20 +7,21 @@ import tensorflow as tf
 
 from tfp_invconv import _parameters as params
 from tfp_invconv import _stacked_networks as stacks
+from tfp_invconv._types import DType, Shape
 
 __all__ = ["conv_net", "mlp"]
 
 
 def conv_net(
-    input_shape,
-    output_channels,
+    input_shape: Shape,
+    output_channels: int,
     *,
-    condition_size=None,
-    width=64,
-    dropout=0.0,
-    seed=None,
-    dtype="float32",
-):
+    condition_size: int | None = None,
+    width: int = 64,
+    dropout: float = 0.0,
+    seed: int | None = None,
+    dtype: DType = "float32",
+) -> keras.Model:
     """Glow's network: 3x3, 1x1 and 3x3 convolutions with ReLUs between them.
 
     The last layer starts at zero, so that the network returns zeros. The first one sees asinh(x):
@@ -57,15 +58,15 @@ def conv_net(
 
 
 def mlp(
-    input_shape,
-    output_channels,
+    input_shape: Shape,
+    output_channels: int,
     *,
-    condition_size=None,
-    width=64,
-    dropout=0.0,
-    seed=None,
-    dtype="float32",
-):
+    condition_size: int | None = None,
+    width: int = 64,
+    dropout: float = 0.0,
+    seed: int | None = None,
+    dtype: DType = "float32",
+) -> keras.Model:
     """Two hidden dense layers with ReLUs; the last layer starts at zero.
 
     The first layer sees asinh(x), see `conv_net`.

@@ -5,10 +5,8 @@ import tensorflow_probability as tfp
 from tfp_invconv import _caches
 from tfp_invconv.bijectors._hashed_once import HashedOnce
 
-tfb = tfp.bijectors
 
-
-class OnePassBijector(HashedOnce, tfb.Bijector):
+class OnePassBijector(HashedOnce, tfp.bijectors.Bijector):
     """Base class: value and log-determinant together, once for each input.
 
     TFP asks for them in two calls with the same tensor, and would evaluate a coupling's network

@@ -7,6 +7,7 @@ import tensorflow_probability as tfp
 from tensorflow.python.eager import record
 
 from tfp_invconv import _parameters as params
+from tfp_invconv._types import DType, Shape, TensorLike
 from tfp_invconv.bijectors._hashed_once import ParameterBijector
 
 tfb = tfp.bijectors
@@ -53,7 +54,13 @@ class ActNorm(ParameterBijector):
     Kingma, Dhariwal: Glow: Generative Flow with Invertible 1x1 Convolutions. NeurIPS 2018.
     """
 
-    def __init__(self, shift, log_scale, validate_args=False, name="act_norm"):
+    def __init__(
+        self,
+        shift: TensorLike,
+        log_scale: TensorLike,
+        validate_args: bool = False,
+        name: str = "act_norm",
+    ) -> None:
         """Makes the layer from its parameters; see `trainable` for a ready one.
 
         Args:
@@ -87,8 +94,14 @@ class ActNorm(ParameterBijector):
 
     @classmethod
     def trainable(
-        cls, event_shape, *, seed=None, dtype=tf.float32, validate_args=False, name="act_norm"
-    ):
+        cls,
+        event_shape: Shape,
+        *,
+        seed: int | None = None,
+        dtype: DType = tf.float32,
+        validate_args: bool = False,
+        name: str = "act_norm",
+    ) -> "ActNorm":
         """Makes a trainable identity, to be initialised from data.
 
         Args:
@@ -117,16 +130,16 @@ class ActNorm(ParameterBijector):
         )
 
     @property
-    def shift(self):
+    def shift(self) -> TensorLike:
         """What is added to the data, `[..., C]`."""
         return self._shift
 
     @property
-    def log_scale(self):
+    def log_scale(self) -> TensorLike:
         """Logarithm of what the shifted data are multiplied with, `[..., C]`."""
         return self._log_scale
 
-    def initialize(self, x):
+    def initialize(self, x: TensorLike) -> None:
         """Sets the parameters so that `inverse(x)` has mean 0 and variance 1 in each channel.
 
         Args:
@@ -156,7 +169,7 @@ class ActNorm(ParameterBijector):
         return all(hasattr(value, "assign") for value in (self.shift, self.log_scale))
 
     @property
-    def is_identity(self):
+    def is_identity(self) -> bool:
         """Whether it has variables that are still zero."""
         # While a function is traced, its variables have values outside of it alone.
         with tf.init_scope():

@@ -1,8 +1,12 @@
 """The additive coupling of NICE."""
 
+from collections.abc import Callable
+from typing import Any
+
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_invconv._types import DType, Shape
 from tfp_invconv.bijectors.channel_coupling import ChannelCoupling, make_networks
 
 
@@ -32,7 +36,13 @@ class AdditiveCoupling(ChannelCoupling):
     Dinh, Krueger, Bengio: NICE: Non-linear Independent Components Estimation. ICLR 2015.
     """
 
-    def __init__(self, network, event_ndims=3, validate_args=False, name="additive_coupling"):
+    def __init__(
+        self,
+        network: Callable[..., Any],
+        event_ndims: int = 3,
+        validate_args: bool = False,
+        name: str = "additive_coupling",
+    ) -> None:
         """Makes the layer from its network; see `trainable` for a ready one.
 
         Args:
@@ -58,16 +68,16 @@ class AdditiveCoupling(ChannelCoupling):
     @classmethod
     def trainable(
         cls,
-        event_shape,
+        event_shape: Shape,
         *,
-        seed=None,
-        dtype=tf.float32,
-        condition_size=None,
-        width=64,
-        dropout=0.0,
-        validate_args=False,
-        name="additive_coupling",
-    ):
+        seed: int | None = None,
+        dtype: DType = tf.float32,
+        condition_size: int | None = None,
+        width: int = 64,
+        dropout: float = 0.0,
+        validate_args: bool = False,
+        name: str = "additive_coupling",
+    ) -> "AdditiveCoupling":
         """Makes a layer with a network of its own, the last layer of which is zero.
 
         Args:
@@ -95,6 +105,6 @@ class AdditiveCoupling(ChannelCoupling):
         return cls(network, len(event_shape), validate_args=validate_args, name=name)
 
     @property
-    def network(self):
+    def network(self) -> Callable[..., Any]:
         """The network."""
         return self.networks[0]

@@ -1,10 +1,13 @@
 """The affine coupling of Real NVP and Glow."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
 from tfp_invconv import _parameters as params
+from tfp_invconv._types import DType, Shape
 from tfp_invconv.bijectors.act_norm import ActNorm
 from tfp_invconv.bijectors.channel_coupling import ChannelCoupling, bounded, make_networks
 
@@ -50,12 +53,12 @@ class AffineCoupling(ChannelCoupling):
 
     def __init__(
         self,
-        network,
-        log_scale_bound=1.0,
-        event_ndims=3,
-        validate_args=False,
-        name="affine_coupling",
-    ):
+        network: Callable[..., Any],
+        log_scale_bound: float | str = 1.0,
+        event_ndims: int = 3,
+        validate_args: bool = False,
+        name: str = "affine_coupling",
+    ) -> None:
         """Makes the layer from its network; see `trainable` for a ready one.
 
         Args:
@@ -84,17 +87,17 @@ class AffineCoupling(ChannelCoupling):
     @classmethod
     def trainable(
         cls,
-        event_shape,
+        event_shape: Shape,
         *,
-        seed=None,
-        dtype=tf.float32,
-        log_scale_bound=1.0,
-        condition_size=None,
-        width=64,
-        dropout=0.0,
-        validate_args=False,
-        name="affine_coupling",
-    ):
+        seed: int | None = None,
+        dtype: DType = tf.float32,
+        log_scale_bound: float | str = 1.0,
+        condition_size: int | None = None,
+        width: int = 64,
+        dropout: float = 0.0,
+        validate_args: bool = False,
+        name: str = "affine_coupling",
+    ) -> "AffineCoupling":
         """Makes a layer with a network of its own, the last layer of which is zero.
 
         Args:
@@ -129,12 +132,12 @@ class AffineCoupling(ChannelCoupling):
         )
 
     @property
-    def network(self):
+    def network(self) -> Callable[..., Any]:
         """The network."""
         return self.networks[0]
 
     @property
-    def log_scale_bound(self):
+    def log_scale_bound(self) -> float | str:
         """What |log s| stays below, or "sigmoid"."""
         return self._log_scale_bound
 

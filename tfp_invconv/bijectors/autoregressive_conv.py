@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_invconv import _parameters as params
+from tfp_invconv._types import DType, Shape, TensorLike
 from tfp_invconv.bijectors._hashed_once import ParameterBijector
 from tfp_invconv.ops.causal_conv import CORNERS, causal_conv, dilated, triangular_kernel
 from tfp_invconv.ops.causal_solve import causal_solve, growth
@@ -61,13 +62,13 @@ class AutoregressiveConv(ParameterBijector):
 
     def __init__(
         self,
-        kernel,
-        log_scale=None,
-        corner="top_left",
-        dilation=1,
-        validate_args=False,
-        name="autoregressive_conv",
-    ):
+        kernel: TensorLike,
+        log_scale: TensorLike | None = None,
+        corner: str = "top_left",
+        dilation: int = 1,
+        validate_args: bool = False,
+        name: str = "autoregressive_conv",
+    ) -> None:
         """Makes the layer from its parameters; see `trainable` for a ready one.
 
         Args:
@@ -112,16 +113,16 @@ class AutoregressiveConv(ParameterBijector):
     @classmethod
     def trainable(
         cls,
-        event_shape,
+        event_shape: Shape,
         *,
-        seed=None,
-        dtype=tf.float32,
-        kernel_size=2,
-        corner="top_left",
-        dilation=1,
-        validate_args=False,
-        name="autoregressive_conv",
-    ):
+        seed: int | None = None,
+        dtype: DType = tf.float32,
+        kernel_size: int = 2,
+        corner: str = "top_left",
+        dilation: int = 1,
+        validate_args: bool = False,
+        name: str = "autoregressive_conv",
+    ) -> "AutoregressiveConv":
         """Makes a trainable layer near the identity.
 
         Args:
@@ -159,22 +160,22 @@ class AutoregressiveConv(ParameterBijector):
         )
 
     @property
-    def kernel(self):
+    def kernel(self) -> TensorLike:
         """The taps, `[..., m, m, C, C]`."""
         return self._kernel
 
     @property
-    def log_scale(self):
+    def log_scale(self) -> TensorLike:
         """Logarithm of the corner tap's diagonal, `[..., C]`, or None for ones."""
         return self._log_scale
 
     @property
-    def corner(self):
+    def corner(self) -> str:
         """Where the pixels lie that an output sees."""
         return self._corner
 
     @property
-    def dilation(self):
+    def dilation(self) -> int:
         """Distance between taps in pixels."""
         return self._dilation
 

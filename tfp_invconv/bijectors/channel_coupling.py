@@ -1,6 +1,8 @@
 """Coupling over channels: each part is transformed given the parts before it."""
 
 import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -48,13 +50,13 @@ class ChannelCoupling(OnePassBijector):
 
     def __init__(
         self,
-        networks,
-        bijector_fn,
-        event_ndims=3,
-        validate_args=False,
+        networks: Sequence[Callable[..., Any]],
+        bijector_fn: Callable[..., tfp.bijectors.Bijector],
+        event_ndims: int = 3,
+        validate_args: bool = False,
         parameters=None,
-        name="channel_coupling",
-    ):
+        name: str = "channel_coupling",
+    ) -> None:
         """Makes the layer from its networks.
 
         Args:
@@ -98,22 +100,22 @@ class ChannelCoupling(OnePassBijector):
         return {}
 
     @property
-    def networks(self):
+    def networks(self) -> list:
         """The k - 1 networks."""
         return self._networks
 
     @property
-    def bijector_fn(self):
+    def bijector_fn(self) -> Callable[..., tfp.bijectors.Bijector]:
         """Makes the bijector of a part from what its network returned."""
         return self._bijector_fn
 
     @property
-    def takes_condition(self):
+    def takes_condition(self) -> bool:
         """Whether a network has a second input, for the condition."""
         return any(nets.takes_condition(network) for network in self.networks)
 
     @property
-    def condition_size(self):
+    def condition_size(self) -> int | None:
         """Numbers in a condition, or number of classes; None if the networks do not say."""
         given = (nets.condition_size(network) for network in self.networks)
         return next((size for size in given if size), None)

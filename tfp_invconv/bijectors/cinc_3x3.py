@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from tfp_invconv import _parameters as params
+from tfp_invconv._types import DType, Shape, TensorLike
 from tfp_invconv.bijectors._hashed_once import ParameterBijector
 from tfp_invconv.bijectors.autoregressive_conv import AutoregressiveConv
 
@@ -48,7 +49,13 @@ class CInC3x3(ParameterBijector):
     Nagar, Dufraisse, Varma: CInC Flow: Characterizable Invertible 3x3 Convolution. TPM 2021.
     """
 
-    def __init__(self, kernel, log_scale=None, validate_args=False, name="cinc_3x3"):
+    def __init__(
+        self,
+        kernel: TensorLike,
+        log_scale: TensorLike | None = None,
+        validate_args: bool = False,
+        name: str = "cinc_3x3",
+    ) -> None:
         """Makes the layer from its parameters; see `trainable` for a ready one.
 
         Args:
@@ -85,14 +92,14 @@ class CInC3x3(ParameterBijector):
     @classmethod
     def trainable(
         cls,
-        event_shape,
+        event_shape: Shape,
         *,
-        seed=None,
-        dtype=tf.float32,
-        with_log_scale=False,
-        validate_args=False,
-        name="cinc_3x3",
-    ):
+        seed: int | None = None,
+        dtype: DType = tf.float32,
+        with_log_scale: bool = False,
+        validate_args: bool = False,
+        name: str = "cinc_3x3",
+    ) -> "CInC3x3":
         """Makes a trainable layer near the identity.
 
         Args:
@@ -125,12 +132,12 @@ class CInC3x3(ParameterBijector):
         )
 
     @property
-    def kernel(self):
+    def kernel(self) -> TensorLike:
         """The taps, `[..., 3, 3, C, C]`."""
         return self._kernel
 
     @property
-    def log_scale(self):
+    def log_scale(self) -> TensorLike:
         """Logarithm of the corner tap's diagonal, `[..., C]`, or None for ones."""
         return self._log_scale
 

@@ -44,7 +44,7 @@ class ConditionalChain(chain._Chain):
     """
 
     @property
-    def takes_condition(self):
+    def takes_condition(self) -> bool:
         """Whether a layer of it takes a condition."""
         return any(_conditions.take_condition(bijector) for bijector in self.bijectors)
 

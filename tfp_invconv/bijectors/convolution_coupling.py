@@ -1,12 +1,15 @@
 """The mixed convolutional flow of CONF as a coupling."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_invconv import _parameters as params
 from tfp_invconv import networks as nets
+from tfp_invconv._types import DType, Shape, TensorLike
 from tfp_invconv.bijectors.channel_coupling import ChannelCoupling, bounded, make_networks
 from tfp_invconv.bijectors.dct_symmetric_conv import DCTSymmetricConv
 from tfp_invconv.bijectors.s_log_gate import SLogGate
@@ -64,13 +67,13 @@ class ConvolutionCoupling(ChannelCoupling):
 
     def __init__(
         self,
-        network,
-        num_filters=1,
-        log_alpha=None,
-        event_ndims=3,
-        validate_args=False,
-        name="convolution_coupling",
-    ):
+        network: Callable[..., Any],
+        num_filters: int = 1,
+        log_alpha: TensorLike | None = None,
+        event_ndims: int = 3,
+        validate_args: bool = False,
+        name: str = "convolution_coupling",
+    ) -> None:
         """Makes the layer from its network; see `trainable` for a ready one.
 
         Args:
@@ -114,17 +117,17 @@ class ConvolutionCoupling(ChannelCoupling):
     @classmethod
     def trainable(
         cls,
-        event_shape,
+        event_shape: Shape,
         *,
-        seed=None,
-        dtype=tf.float32,
-        num_filters=2,
-        condition_size=None,
-        width=64,
-        dropout=0.0,
-        validate_args=False,
-        name="convolution_coupling",
-    ):
+        seed: int | None = None,
+        dtype: DType = tf.float32,
+        num_filters: int = 2,
+        condition_size: int | None = None,
+        width: int = 64,
+        dropout: float = 0.0,
+        validate_args: bool = False,
+        name: str = "convolution_coupling",
+    ) -> "ConvolutionCoupling":
         """Makes a layer with a network of its own, which starts as the identity.
 
         Args:
@@ -167,17 +170,17 @@ class ConvolutionCoupling(ChannelCoupling):
         )
 
     @property
-    def network(self):
+    def network(self) -> Callable[..., Any]:
         """The network."""
         return self.networks[0]
 
     @property
-    def num_filters(self):
+    def num_filters(self) -> int:
         """How many complex convolutional flows follow one another."""
         return self._num_filters
 
     @property
-    def log_alpha(self):
+    def log_alpha(self) -> TensorLike:
         """Logarithms of the gates' parameters alpha_i and alpha'_i, `[m, 2]`, or None."""
         return self._log_alpha
 

@@ -1,9 +1,12 @@
 """The symmetric convolution: a product with the frequency response in the DCT domain."""
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_invconv import _parameters as params
+from tfp_invconv._types import DType, Shape, TensorLike
 from tfp_invconv.bijectors._hashed_once import ParameterBijector
 from tfp_invconv.ops.symmetric_conv import dct1, symmetric_conv
 
@@ -52,7 +55,13 @@ class DCTSymmetricConv(ParameterBijector):
     Signal Process. 42(5), 1994.
     """
 
-    def __init__(self, log_response, axes=(-3, -2), validate_args=False, name="dct_symmetric_conv"):
+    def __init__(
+        self,
+        log_response: TensorLike,
+        axes: Sequence[int] = (-3, -2),
+        validate_args: bool = False,
+        name: str = "dct_symmetric_conv",
+    ) -> None:
         """Makes the layer from its frequency response; see `trainable` and `from_kernel`.
 
         Args:
@@ -92,13 +101,13 @@ class DCTSymmetricConv(ParameterBijector):
     @classmethod
     def trainable(
         cls,
-        event_shape,
+        event_shape: Shape,
         *,
-        seed=None,
-        dtype=tf.float32,
-        validate_args=False,
-        name="dct_symmetric_conv",
-    ):
+        seed: int | None = None,
+        dtype: DType = tf.float32,
+        validate_args: bool = False,
+        name: str = "dct_symmetric_conv",
+    ) -> "DCTSymmetricConv":
         """Makes a trainable layer near the identity.
 
         Args:
@@ -121,7 +130,13 @@ class DCTSymmetricConv(ParameterBijector):
         )
 
     @classmethod
-    def from_kernel(cls, kernel, event_shape, validate_args=False, name="dct_symmetric_conv"):
+    def from_kernel(
+        cls,
+        kernel: TensorLike,
+        event_shape: Shape,
+        validate_args: bool = False,
+        name: str = "dct_symmetric_conv",
+    ) -> "DCTSymmetricConv":
         """Makes the layer from the taps of its filters.
 
         Args:
@@ -180,12 +195,12 @@ class DCTSymmetricConv(ParameterBijector):
         )
 
     @property
-    def log_response(self):
+    def log_response(self) -> TensorLike:
         """Logarithm of the DCT of each filter, `[..., H, W, C]` or `[..., N]`."""
         return self._log_response
 
     @property
-    def axes(self):
+    def axes(self) -> tuple:
         """The axes of the convolution."""
         return self._axes
 

@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from tfp_invconv import _parameters as params
+from tfp_invconv._types import DType, Shape, TensorLike
 from tfp_invconv.bijectors._hashed_once import ParameterBijector
 from tfp_invconv.bijectors.autoregressive_conv import AutoregressiveConv
 
@@ -46,14 +47,14 @@ class EmergingConv(ParameterBijector):
 
     def __init__(
         self,
-        kernel_1,
-        kernel_2,
-        log_scale_1=None,
-        log_scale_2=None,
-        dilation=1,
-        validate_args=False,
-        name="emerging_conv",
-    ):
+        kernel_1: TensorLike,
+        kernel_2: TensorLike,
+        log_scale_1: TensorLike | None = None,
+        log_scale_2: TensorLike | None = None,
+        dilation: int = 1,
+        validate_args: bool = False,
+        name: str = "emerging_conv",
+    ) -> None:
         """Makes the layer from its parameters; see `trainable` for a ready one.
 
         Args:
@@ -109,15 +110,15 @@ class EmergingConv(ParameterBijector):
     @classmethod
     def trainable(
         cls,
-        event_shape,
+        event_shape: Shape,
         *,
-        seed=None,
-        dtype=tf.float32,
-        kernel_size=3,
-        dilation=1,
-        validate_args=False,
-        name="emerging_conv",
-    ):
+        seed: int | None = None,
+        dtype: DType = tf.float32,
+        kernel_size: int = 3,
+        dilation: int = 1,
+        validate_args: bool = False,
+        name: str = "emerging_conv",
+    ) -> "EmergingConv":
         """Makes a trainable layer near the identity.
 
         Args:
@@ -165,27 +166,27 @@ class EmergingConv(ParameterBijector):
         )
 
     @property
-    def kernel_1(self):
+    def kernel_1(self) -> TensorLike:
         """The taps that see up and to the left, `[..., m, m, C, C]`."""
         return self._kernel_1
 
     @property
-    def kernel_2(self):
+    def kernel_2(self) -> TensorLike:
         """The taps that see down and to the right, `[..., m, m, C, C]`."""
         return self._kernel_2
 
     @property
-    def log_scale_1(self):
+    def log_scale_1(self) -> TensorLike:
         """Logarithm of the first corner tap's diagonal, `[..., C]`, or None for ones."""
         return self._log_scale_1
 
     @property
-    def log_scale_2(self):
+    def log_scale_2(self) -> TensorLike:
         """Logarithm of the second corner tap's diagonal, `[..., C]`, or None for ones."""
         return self._log_scale_2
 
     @property
-    def dilation(self):
+    def dilation(self) -> int:
         """Distance between taps in pixels."""
         return self._dilation
 

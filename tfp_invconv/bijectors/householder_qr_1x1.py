@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from tfp_invconv import _parameters as params
+from tfp_invconv._types import DType, Shape, TensorLike
 from tfp_invconv.bijectors._hashed_once import ParameterBijector
 from tfp_invconv.ops.householder import householder_product
 
@@ -46,8 +47,13 @@ class HouseholderQR1x1(ParameterBijector):
     """
 
     def __init__(
-        self, reflections, upper, log_scale, validate_args=False, name="householder_qr_1x1"
-    ):
+        self,
+        reflections: TensorLike,
+        upper: TensorLike,
+        log_scale: TensorLike,
+        validate_args: bool = False,
+        name: str = "householder_qr_1x1",
+    ) -> None:
         """Makes the layer from its parameters; see `trainable` for a ready one.
 
         Args:
@@ -88,14 +94,14 @@ class HouseholderQR1x1(ParameterBijector):
     @classmethod
     def trainable(
         cls,
-        event_shape,
+        event_shape: Shape,
         *,
-        seed=None,
-        dtype=tf.float32,
-        num_reflections=None,
-        validate_args=False,
-        name="householder_qr_1x1",
-    ):
+        seed: int | None = None,
+        dtype: DType = tf.float32,
+        num_reflections: int | None = None,
+        validate_args: bool = False,
+        name: str = "householder_qr_1x1",
+    ) -> "HouseholderQR1x1":
         """Makes a trainable layer that starts as a random orthogonal matrix.
 
         Args:
@@ -130,17 +136,17 @@ class HouseholderQR1x1(ParameterBijector):
         )
 
     @property
-    def reflections(self):
+    def reflections(self) -> TensorLike:
         """The vectors v, `[..., n, C]`."""
         return self._reflections
 
     @property
-    def upper(self):
+    def upper(self) -> TensorLike:
         """The tensor whose strict upper triangle is that of R, `[..., C, C]`."""
         return self._upper
 
     @property
-    def log_scale(self):
+    def log_scale(self) -> TensorLike:
         """Logarithm of R's diagonal, `[..., C]`."""
         return self._log_scale
 

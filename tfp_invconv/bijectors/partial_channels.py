@@ -43,7 +43,13 @@ class PartialChannels(OnePassBijector):
     Dinh, Sohl-Dickstein, Bengio: Density Estimation Using Real NVP. ICLR 2017 (section 3.6).
     """
 
-    def __init__(self, bijector, num_channels, validate_args=False, name="partial_channels"):
+    def __init__(
+        self,
+        bijector: tfp.bijectors.Bijector,
+        num_channels: int,
+        validate_args: bool = False,
+        name: str = "partial_channels",
+    ) -> None:
         """Makes the layer.
 
         Args:
@@ -73,17 +79,17 @@ class PartialChannels(OnePassBijector):
         return dict(bijector=tfp.util.BatchedComponentProperties(event_ndims=3))
 
     @property
-    def bijector(self):
+    def bijector(self) -> tfp.bijectors.Bijector:
         """The bijector of the first channels."""
         return self._bijector
 
     @property
-    def num_channels(self):
+    def num_channels(self) -> int:
         """How many channels it transforms."""
         return self._num_channels
 
     @property
-    def takes_condition(self):
+    def takes_condition(self) -> bool:
         """Whether the bijector takes a condition; see `ConditionalChain`."""
         return _conditions.take_condition(self.bijector)
 

@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_invconv import _parameters as params
+from tfp_invconv._types import DType, Shape, TensorLike
 from tfp_invconv.bijectors._hashed_once import ParameterBijector
 from tfp_invconv.ops.circular_conv import (
     circular_conv,
@@ -81,7 +82,13 @@ class PeriodicConv(ParameterBijector):
     Flows. NeurIPS 2020 (`exponential=True`).
     """
 
-    def __init__(self, kernel, exponential=False, validate_args=False, name="periodic_conv"):
+    def __init__(
+        self,
+        kernel: TensorLike,
+        exponential: bool = False,
+        validate_args: bool = False,
+        name: str = "periodic_conv",
+    ) -> None:
         """Makes the layer from its kernel; see `trainable` for a ready one.
 
         Args:
@@ -118,15 +125,15 @@ class PeriodicConv(ParameterBijector):
     @classmethod
     def trainable(
         cls,
-        event_shape,
+        event_shape: Shape,
         *,
-        seed=None,
-        dtype=tf.float32,
-        kernel_size=3,
-        exponential=False,
-        validate_args=False,
-        name="periodic_conv",
-    ):
+        seed: int | None = None,
+        dtype: DType = tf.float32,
+        kernel_size: int = 3,
+        exponential: bool = False,
+        validate_args: bool = False,
+        name: str = "periodic_conv",
+    ) -> "PeriodicConv":
         """Makes a trainable layer near a random orthogonal 1 x 1 convolution, or near the identity.
 
         Args:
@@ -165,12 +172,12 @@ class PeriodicConv(ParameterBijector):
         return dict(kernel=params.properties(3, 3, "C", "C"))
 
     @property
-    def kernel(self):
+    def kernel(self) -> TensorLike:
         """The taps, `[..., k, k, C, C]`."""
         return self._kernel
 
     @property
-    def exponential(self):
+    def exponential(self) -> bool:
         """Whether the layer convolves with the exponential of the kernel."""
         return self._exponential
 

@@ -1,9 +1,12 @@
 """The quad coupling of CInC Flow: four parts, three networks."""
 
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
+from tfp_invconv._types import DType, Shape
 from tfp_invconv.bijectors.affine_coupling import check_log_scale_bound, shift_and_scale
 from tfp_invconv.bijectors.channel_coupling import ChannelCoupling, make_networks
 
@@ -40,12 +43,12 @@ class QuadCoupling(ChannelCoupling):
 
     def __init__(
         self,
-        networks,
-        log_scale_bound=1.0,
-        event_ndims=3,
-        validate_args=False,
-        name="quad_coupling",
-    ):
+        networks: Sequence[Callable[..., Any]],
+        log_scale_bound: float | str = 1.0,
+        event_ndims: int = 3,
+        validate_args: bool = False,
+        name: str = "quad_coupling",
+    ) -> None:
         """Makes the layer from its networks; see `trainable` for a ready one.
 
         Args:
@@ -77,17 +80,17 @@ class QuadCoupling(ChannelCoupling):
     @classmethod
     def trainable(
         cls,
-        event_shape,
+        event_shape: Shape,
         *,
-        seed=None,
-        dtype=tf.float32,
-        log_scale_bound=1.0,
-        condition_size=None,
-        width=64,
-        dropout=0.0,
-        validate_args=False,
-        name="quad_coupling",
-    ):
+        seed: int | None = None,
+        dtype: DType = tf.float32,
+        log_scale_bound: float | str = 1.0,
+        condition_size: int | None = None,
+        width: int = 64,
+        dropout: float = 0.0,
+        validate_args: bool = False,
+        name: str = "quad_coupling",
+    ) -> "QuadCoupling":
         """Makes a layer with networks of its own, the last layer of each of which is zero.
 
         Args:
@@ -122,6 +125,6 @@ class QuadCoupling(ChannelCoupling):
         )
 
     @property
-    def log_scale_bound(self):
+    def log_scale_bound(self) -> float | str:
         """What |log s_i| stays below, or "sigmoid"."""
         return self._log_scale_bound

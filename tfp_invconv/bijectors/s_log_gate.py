@@ -5,6 +5,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_invconv import _parameters as params
+from tfp_invconv._types import DType, Shape, TensorLike
 from tfp_invconv.bijectors._hashed_once import ParameterBijector
 
 tfb = tfp.bijectors
@@ -55,7 +56,13 @@ class SLogGate(ParameterBijector):
     Karami, Sohl-Dickstein, Dinh, Duckworth, Schuurmans: Symmetric Convolutional Flow. 2019.
     """
 
-    def __init__(self, log_alpha, threshold=None, validate_args=False, name="s_log_gate"):
+    def __init__(
+        self,
+        log_alpha: TensorLike,
+        threshold: float | None = None,
+        validate_args: bool = False,
+        name: str = "s_log_gate",
+    ) -> None:
         """Makes the layer from its parameters; see `trainable` for a ready one.
 
         Args:
@@ -89,14 +96,14 @@ class SLogGate(ParameterBijector):
     @classmethod
     def trainable(
         cls,
-        event_shape,
+        event_shape: Shape,
         *,
-        seed=None,
-        dtype=tf.float32,
-        threshold=None,
-        validate_args=False,
-        name="s_log_gate",
-    ):
+        seed: int | None = None,
+        dtype: DType = tf.float32,
+        threshold: float | None = None,
+        validate_args: bool = False,
+        name: str = "s_log_gate",
+    ) -> "SLogGate":
         """Makes a trainable gate with one alpha for all numbers, as the paper has it.
 
         Args:
@@ -128,12 +135,12 @@ class SLogGate(ParameterBijector):
         )
 
     @property
-    def log_alpha(self):
+    def log_alpha(self) -> TensorLike:
         """Logarithm of alpha, how strongly the gate bends."""
         return self._log_alpha
 
     @property
-    def threshold(self):
+    def threshold(self) -> float | None:
         """Below it numbers stay as they are, or None for zero."""
         return self._threshold
 

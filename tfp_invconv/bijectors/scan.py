@@ -1,6 +1,7 @@
 """Equal steps of a flow as one step in a loop."""
 
 import functools
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -72,8 +73,14 @@ class Scan(OnePassBijector):
     """
 
     def __init__(
-        self, bijector, length, remat=False, unroll=None, validate_args=False, name="scan"
-    ):
+        self,
+        bijector: tfp.bijectors.Bijector,
+        length: int,
+        remat: bool = False,
+        unroll: bool | None = None,
+        validate_args: bool = False,
+        name: str = "scan",
+    ) -> None:
         """Makes the layer from stacked parameters; see `trainable` and `from_steps`.
 
         Args:
@@ -120,7 +127,15 @@ class Scan(OnePassBijector):
         )
 
     @classmethod
-    def trainable(cls, make_step, length, *, seed=None, name="scan", **options):
+    def trainable(
+        cls,
+        make_step: Callable[[int], tfp.bijectors.Bijector],
+        length: int,
+        *,
+        seed: int | None = None,
+        name: str = "scan",
+        **options,
+    ) -> "Scan":
         """Makes the steps with a function, each by a seed of its own.
 
         Args:
@@ -135,7 +150,9 @@ class Scan(OnePassBijector):
         return cls.from_steps([make_step(step_seed) for step_seed in seeds], name=name, **options)
 
     @classmethod
-    def from_steps(cls, steps, *, name="scan", **options):
+    def from_steps(
+        cls, steps: Sequence[tfp.bijectors.Bijector], *, name: str = "scan", **options
+    ) -> "Scan":
         """Makes the layer from bijectors alike in structure, with new variables of their values.
 
         Args:
@@ -157,27 +174,27 @@ class Scan(OnePassBijector):
         return {}
 
     @property
-    def bijector(self):
+    def bijector(self) -> tfp.bijectors.Bijector:
         """A step whose variables hold those of all steps, along their first axis."""
         return self._bijector
 
     @property
-    def length(self):
+    def length(self) -> int:
         """Number of steps."""
         return self._length
 
     @property
-    def remat(self):
+    def remat(self) -> bool:
         """Whether each step is recomputed for its gradient."""
         return self._remat
 
     @property
-    def unroll(self):
+    def unroll(self) -> bool | None:
         """Whether the steps are in the graph one by one; None to decide where it runs."""
         return self._unroll
 
     @property
-    def takes_condition(self):
+    def takes_condition(self) -> bool:
         """Whether the steps take a condition; see `ConditionalChain`."""
         return _conditions.take_condition(self.bijector)
 

@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from tfp_invconv import _parameters as params
+from tfp_invconv._types import DType, Shape
 from tfp_invconv.bijectors._hashed_once import ParameterBijector
 
 
@@ -32,7 +33,9 @@ class Squeeze(ParameterBijector):
     Dinh, Sohl-Dickstein, Bengio: Density Estimation Using Real NVP. ICLR 2017.
     """
 
-    def __init__(self, block_size=2, validate_args=False, name="squeeze"):
+    def __init__(
+        self, block_size: int = 2, validate_args: bool = False, name: str = "squeeze"
+    ) -> None:
         """Makes the layer.
 
         Args:
@@ -57,14 +60,14 @@ class Squeeze(ParameterBijector):
     @classmethod
     def trainable(
         cls,
-        event_shape,
+        event_shape: Shape,
         *,
-        seed=None,
-        dtype=tf.float32,
-        block_size=2,
-        validate_args=False,
-        name="squeeze",
-    ):
+        seed: int | None = None,
+        dtype: DType = tf.float32,
+        block_size: int = 2,
+        validate_args: bool = False,
+        name: str = "squeeze",
+    ) -> "Squeeze":
         """Makes the layer, which has no parameters, and checks that it fits `event_shape`."""
         layer = cls(block_size=block_size, validate_args=validate_args, name=name)
         params.event_channels(event_shape, name)
@@ -76,7 +79,7 @@ class Squeeze(ParameterBijector):
         return {}
 
     @property
-    def block_size(self):
+    def block_size(self) -> int:
         """Side b of the blocks."""
         return self._block_size
 

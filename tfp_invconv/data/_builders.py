@@ -31,10 +31,10 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 class VectorBuilder(Builder, skip_registration=True):
     """A builder whose only feature is "vector", float32 `[NUM_FEATURES]`."""
 
-    NUM_FEATURES = None
-    DESCRIPTION = None
-    HOMEPAGE = None
-    CITATION = None
+    NUM_FEATURES: int | None = None
+    DESCRIPTION: str | None = None
+    HOMEPAGE: str | None = None
+    CITATION: str | None = None
 
     def _info(self):
         vector = tfds.features.Tensor(shape=(self.NUM_FEATURES,), dtype=np.float32)

@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
+from tfp_invconv._types import PathLike
 from tfp_invconv.data import _tfds
 from tfp_invconv.data.noise import dequantize
 
@@ -14,16 +15,16 @@ _MEMORY_BYTES = 200 * 2**20
 
 
 def load_images(
-    name="digits",
-    split="train",
-    batch_size=64,
+    name: str = "digits",
+    split: str = "train",
+    batch_size: int = 64,
     *,
-    data_dir=None,
-    size_multiple=1,
-    fit="pad",
-    with_labels=False,
-    seed=0,
-):
+    data_dir: PathLike | None = None,
+    size_multiple: int = 1,
+    fit: str = "pad",
+    with_labels: bool = False,
+    seed: int = 0,
+) -> tf.data.Dataset:
     """Loads a TFDS image data set as batches of `pixel + U[0, 1)`.
 
     A flow is a density over real numbers; added to whole-numbered pixels, the noise makes

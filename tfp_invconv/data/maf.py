@@ -37,7 +37,7 @@ class _Maf(_builders.VectorBuilder, skip_registration=True):
       ValueError: If the files are not those of the archive.
     """
 
-    FILES = None
+    FILES: tuple[str, ...] | None = None
     HOMEPAGE = "https://doi.org/10.5281/zenodo.1161203"
     CITATION = _CITATION
     MANUAL_DOWNLOAD_INSTRUCTIONS = f"{_URL}, or its unpacked folder `data`; needed only offline."

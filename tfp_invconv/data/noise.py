@@ -2,10 +2,12 @@
 
 import tensorflow as tf
 
+from tfp_invconv._types import TensorLike
+
 __all__ = ["dequantize"]
 
 
-def dequantize(pixels, seed=None):
+def dequantize(pixels: TensorLike, seed: int | None = None) -> tf.Tensor:
     """Adds noise from U[0, 1) to whole-numbered pixels.
 
     A flow is a density over real numbers, and its density of numbers that are all whole would grow

@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
+from tfp_invconv._types import PathLike
 from tfp_invconv.data import _tfds
 
 __all__ = ["load_vectors"]
@@ -11,7 +12,14 @@ __all__ = ["load_vectors"]
 _PARSED_AT_ONCE = 1024
 
 
-def load_vectors(name, split="train", batch_size=256, *, data_dir=None, seed=0):
+def load_vectors(
+    name: str,
+    split: str = "train",
+    batch_size: int = 256,
+    *,
+    data_dir: PathLike | None = None,
+    seed: int = 0,
+) -> tf.data.Dataset:
     """Loads a TFDS data set of vectors as batches.
 
     A split whose name starts with "train" is shuffled anew at every epoch; any other keeps its

@@ -1,14 +1,24 @@
 """Drawings into the axes of a matplotlib figure: what a layer, a training, a density looks like."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
+
+from tfp_invconv._types import Shape, TensorLike
+
+if TYPE_CHECKING:  # matplotlib need not be there
+    from matplotlib.axes import Axes
+
+tfb, tfd = tfp.bijectors, tfp.distributions
 
 # Zero is white, and a number and its negative are equally dark.
 _SIGNED = "RdBu"
 
 
-def kernel(taps, axes):
+def kernel(taps: TensorLike, axes: "Axes") -> None:
     """Draws a kernel, tap by tap, each a matrix from input channels (down) to output channels.
 
     Args:
@@ -38,7 +48,9 @@ def kernel(taps, axes):
         axes.axvline(line * outputs - 0.5, color="black", linewidth=0.8)
 
 
-def matrix(bijector, event_shape, axes, at=None):
+def matrix(
+    bijector: tfp.bijectors.Bijector, event_shape: Shape, axes: "Axes", at: TensorLike | None = None
+) -> None:
     """Draws the Jacobian of `inverse`: for a convolution, the matrix that it is.
 
     Rows are the numbers of the latent, columns those of the data, both in the order of memory:
@@ -62,7 +74,13 @@ def matrix(bijector, event_shape, axes, at=None):
     _signed(_jacobian(bijector, event_shape, at), axes)
 
 
-def receptive_field(bijector, event_shape, axes, pixel=None, at=None):
+def receptive_field(
+    bijector: tfp.bijectors.Bijector,
+    event_shape: Shape,
+    axes: "Axes",
+    pixel: tuple[int, int] | None = None,
+    at: TensorLike | None = None,
+) -> None:
     """Draws how much each pixel of the data changes one pixel of the latent.
 
     What is drawn is the root of the sum of squares over channels of the derivatives of
@@ -99,7 +117,9 @@ def receptive_field(bijector, event_shape, axes, pixel=None, at=None):
     _without_ticks(axes)
 
 
-def curves(history, axes, metrics=("bits_per_dim", "val_bits_per_dim")):
+def curves(
+    history: Any, axes: "Axes", metrics: Sequence[str] = ("bits_per_dim", "val_bits_per_dim")
+) -> None:
     """Draws how metrics fell, epoch by epoch.
 
     Args:
@@ -120,7 +140,7 @@ def curves(history, axes, metrics=("bits_per_dim", "val_bits_per_dim")):
     axes.legend()
 
 
-def latent_quantiles(latents, axes):
+def latent_quantiles(latents: TensorLike, axes: "Axes") -> None:
     """Draws the quantiles of latents against those of a standard normal distribution.
 
     A flow that fits its data has them on the diagonal.
@@ -137,13 +157,18 @@ def latent_quantiles(latents, axes):
         raise ValueError("plots.latent_quantiles: latents must be finite; got some that are not.")
     # Of millions, a line needs a few hundred points.
     levels = (np.arange(min(values.size, 500)) + 0.5) / min(values.size, 500)
-    normal = tfp.distributions.Normal(0.0, 1.0).quantile(levels.astype(np.float32))
+    normal = tfd.Normal(0.0, 1.0).quantile(levels.astype(np.float32))
     axes.plot(normal, normal, color="grey", linewidth=1)
     axes.plot(normal, np.quantile(values, levels), ".", markersize=3)
     axes.set(xlabel="normal quantiles", ylabel="quantiles of the latents")
 
 
-def density(distribution, axes, extent=(-4.0, 4.0, -4.0, 4.0), points=200):
+def density(
+    distribution: tfp.distributions.Distribution,
+    axes: "Axes",
+    extent: tuple[float, float, float, float] = (-4.0, 4.0, -4.0, 4.0),
+    points: int = 200,
+) -> float:
     """Draws the density of a distribution in the plane.
 
     Args:

@@ -2,17 +2,26 @@
 
 import io
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from tfp_invconv import _files
+from tfp_invconv._types import PathLike, TensorLike
 
 _SEPARATOR = 128
 _MAGENTA = np.array([255, 0, 255], np.uint8)
 
 
-def image_grid(images, columns=None, *, max_value=255, scale=1, path=None):
+def image_grid(
+    images: TensorLike,
+    columns: int | None = None,
+    *,
+    max_value: int = 255,
+    scale: int = 1,
+    path: PathLike | None = None,
+) -> np.ndarray:
     """Lays images out on a grid, row by row, with grey lines of one pixel between them.
 
     Pixel values are what a flow over dequantised images gives: `floor` and a clip to
@@ -51,8 +60,14 @@ def image_grid(images, columns=None, *, max_value=255, scale=1, path=None):
 
 
 def comparison(
-    left, right, path, *, titles=("samples", "test images"), columns=None, max_value=255
-):
+    left: TensorLike,
+    right: TensorLike,
+    path: PathLike,
+    *,
+    titles: Sequence[str] = ("samples", "test images"),
+    columns: int | None = None,
+    max_value: int = 255,
+) -> None:
     """Writes two grids side by side, with titles, to one PNG file.
 
     A title says how many images of its grid are not finite, if any.
