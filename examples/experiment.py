@@ -23,6 +23,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from matplotlib.figure import Figure
 
 
 def add_arguments(parser, out):
@@ -114,7 +115,49 @@ def environment():
     }
 
 
+def mean_and_spread(values, form=".3f"):
+    """Their mean and, of several, their standard deviation."""
+    text = format(np.mean(values), form)
+    return f"{text} ± {np.std(values, ddof=1):{form}}" if len(values) > 1 else text
+
+
+def plot_curves(curves, path, ylabel):
+    """Draws for each name its [[seconds, value], ...] of several seeds: their mean and spread.
+
+    Those of different lengths, since one training was stopped earlier, are cut to the shortest.
+    """
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name, of_seeds in curves.items():
+        shortest = min(map(len, of_seeds), default=0)
+        if not shortest:
+            continue
+        seconds, values = np.moveaxis([curve[:shortest] for curve in of_seeds], -1, 0)
+        times, middle = seconds.mean(0), values.mean(0)
+        (line,) = axes.plot(times, middle, label=name)
+        if len(of_seeds) > 1:
+            spread = values.std(0, ddof=1)
+            axes.fill_between(
+                times, middle - spread, middle + spread, color=line.get_color(), alpha=0.2, lw=0
+            )
+    axes.set(xlabel="training time, s", ylabel=ylabel)
+    if axes.lines:
+        axes.legend()
+    file = io.BytesIO()
+    figure.savefig(file)
+    write(path, file.getvalue())
+
+
 # Training.
+
+
+def make_optimizer(learning_rate, steps):
+    """Adam with a warm-up, a cosine decay and an average over the last tenth of the steps."""
+    warmup = min(100, steps // 10)
+    rate = keras.optimizers.schedules.CosineDecay(
+        1e-5, steps - warmup, warmup_target=learning_rate, warmup_steps=warmup
+    )
+    return keras.optimizers.Adam(rate, use_ema=True, ema_momentum=max(0.0, 1 - 10 / steps))
 
 
 def fit(model, data, folder, options, *, epochs, minutes=None, patience=None, **kwargs):
