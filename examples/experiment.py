@@ -88,13 +88,13 @@ def results_of(run, folder, options):
     A training that was interrupted by hand has results, and goes on all the same.
 
     Args:
-      run: makes a dict of results, with those of `fit`.
+      run: makes a dict of results; those of a training with what `fit` says of it.
       folder: of the results; results of other options are an error.
       options: a dict of all that decides the results.
     """
     path, options = folder / "results.json", json.loads(json.dumps(options))
     results = read_results(path, options)
-    if results is None or not (results["finished"] or results["diverged"]):
+    if results is None or not (results.get("finished", True) or results["diverged"]):
         results = {**options, **run(), **environment()}
         write_json(results, path)
     return results
@@ -196,6 +196,7 @@ def fit(model, data, folder, options, *, epochs, minutes=None, patience=None, **
             steps_per_epoch=int(data.cardinality()),  # without it an epoch takes two iterators
             epochs=epochs,
             initial_epoch=len(progress.history),
+            shuffle=False,  # The data set does.
             callbacks=[*averages, *ends, progress],
             **kwargs,
         )
