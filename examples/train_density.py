@@ -4,8 +4,8 @@ Trains on a data set of `tic.data.load_vectors`
 
   realnvp  steps of ActNorm, affine coupling and reversed order
   glow     the same with a trainable mixing of the numbers, HouseholderQR1x1, before the coupling
-  conf     as realnvp, with CONF's convolution coupling instead of the affine one
-  best     as realnvp, with a coupling that shifts, scales and then bends by a spline
+  conf     as glow, with CONF's convolution coupling instead of the affine one
+  best     as glow, with a coupling that shifts, scales and then bends by a spline
 
 with the same networks, behind a Gaussian fitted to the training vectors: the flow starts where the
 Gaussian ends. What counts is the epoch with the best validation, and the moving average of the
@@ -18,22 +18,14 @@ Killed at any moment, the same command goes on with the epoch that was not done.
 import argparse
 import functools
 import math
-import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
-from experiment import (
-    add_arguments,
-    fit,
-    make_optimizer,
-    mean_and_spread,
-    plot_curves,
-    results_of,
-    write,
-)
+from experiment import add_arguments, mean_and_spread, results_of, show
+from training import fit, make_optimizer
 
 import tfp_invconv as tic
 
@@ -57,8 +49,8 @@ def parse_arguments():
     add = parser.add_argument
     add("--dataset", default="bsds300_patches", help="TFDS data set of vectors (bsds300_patches)")
     add("--models", nargs="+", choices=MODELS, default=list(MODELS), help="models to train (all)")
-    add("--depth", type=int, default=10, help="steps of each flow (10)")
-    add("--width", type=int, default=128, help="of the networks' hidden layers (128)")
+    add("--depth", type=int, default=8, help="steps of each flow (8)")
+    add("--width", type=int, default=256, help="of the networks' hidden layers (256)")
     add("--dropout", type=float, default=0.0, help="dropout rate in the networks (0)")
     add("--epochs", type=int, default=30, help="most passes over the training vectors (30)")
     add("--patience", type=int, default=5, help="epochs without a better validation (5)")
@@ -141,8 +133,8 @@ def bend(outputs):
 MODELS = {
     "realnvp": (False, affine_coupling),
     "glow": (True, affine_coupling),
-    "conf": (False, convolution_coupling),
-    "best": (False, spline_coupling),
+    "conf": (True, convolution_coupling),
+    "best": (True, spline_coupling),
 }
 
 
@@ -198,13 +190,16 @@ def train(args, options, out):
     log_prob = model.predict(test, verbose=0)
     results |= {
         "test_nats": float(np.mean(log_prob)),
-        "test_standard_error": float(np.std(log_prob) / math.sqrt(len(log_prob))),
+        "test_nats_standard_error": float(np.std(log_prob) / math.sqrt(len(log_prob))),
         "validation_nats": mean_nats(model, validation),
         "train_nats": mean_nats(model, load("train[:10%]", 1000)),
         "gaussian_test_nats": gaussian_nats(gaussian, test),
         "curve": [[row["seconds"], -row["val_loss"]] for row in history],
     }
-    print(f"test: {results['test_nats']:.2f} ± {results['test_standard_error']:.2f} nats")
+    print(
+        f"test: {results['test_nats']:.2f} ± {results['test_nats_standard_error']:.2f} nats; "
+        f"the Gaussian's {results['gaussian_test_nats']:.2f}"
+    )
     return results
 
 
@@ -227,39 +222,25 @@ def run(args, model, seed):
     return results_of(lambda: train(args, options, out), out, options)
 
 
+HEADER = "| model | parameters | training, s | train | validation | test, nats | standard error |"
+
+
 def table_row(model, runs):
-    """A row of the table of `main`: a model, over its seeds."""
+    """A row of the table: a model, over its seeds."""
     seconds = np.mean([run["training_seconds"] for run in runs])
     start = f"| {model} | {runs[0]['parameters']:,} | {seconds:.0f} |"
     if any(run["diverged"] for run in runs):
         return f"{start} NaN | | | |"
     columns = ("train_nats", "validation_nats", "test_nats")
     nats = [mean_and_spread([run[column] for run in runs], ".2f") for column in columns]
-    error = np.mean([run["test_standard_error"] for run in runs])
+    error = np.mean([run["test_nats_standard_error"] for run in runs])
     return f"{start} {' | '.join(nats)} | {error:.2f} |"
 
 
 def main():
     args = parse_arguments()
     results = {model: [run(args, model, seed) for seed in args.seeds] for model in args.models}
-    all_runs = [run for runs in results.values() for run in runs]
-    lines = [
-        "| model | parameters | training, s | train | validation | test, nats | standard error |",
-        "|---|---|---|---|---|---|---|",
-        *(table_row(model, runs) for model, runs in results.items()),
-    ]
-    table = "\n".join(lines)
-    write(args.out / "table.md", table + "\n")
-    curves = {
-        model: [run["curve"] for run in runs if not run["diverged"]]
-        for model, runs in results.items()
-    }
-    plot_curves(curves, args.out / "curves.png", "validation, nats")
-    print(f"\n{table}")
-    if any(run["diverged"] for run in all_runs):
-        sys.exit(1)
-    print(f"\nA Gaussian has {all_runs[0]['gaussian_test_nats']:.2f} nats on test.")
-    print(f"picture: {args.out / 'curves.png'}")
+    show(results, HEADER, table_row, args.out, "validation, nats")
 
 
 if __name__ == "__main__":

@@ -23,15 +23,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
-from experiment import (
-    add_arguments,
-    fit,
-    make_optimizer,
-    mean_and_spread,
-    plot_curves,
-    results_of,
-    write,
-)
+from experiment import add_arguments, mean_and_spread, results_of, show
+from training import fit, make_optimizer
 
 import tfp_invconv as tic
 from tfp_invconv.flows import CONVOLUTIONS, COUPLINGS
@@ -219,10 +212,15 @@ def run(args, kind, seed, out):
     return results_of(lambda: train(args, options, out), out, options)
 
 
+HEADER = (
+    "| flow | parameters | training, s | test bits/dim | sampling 100, ms | not finite | far out |"
+)
+
+
 def table_row(kind, runs):
-    """A row of the table of `write_comparison`: a kind of flow, over its seeds."""
+    """A row of the table: a kind of flow, over its seeds."""
     seconds = np.mean([run["training_seconds"] for run in runs])
-    start = f"| {'/'.join(kind)} | {runs[0]['parameters']:,} | {seconds:.0f} |"
+    start = f"| {kind} | {runs[0]['parameters']:,} | {seconds:.0f} |"
     if any(run["diverged"] for run in runs):
         return f"{start} NaN | | | |"
     bits = mean_and_spread([run["test_bits_per_dim"] for run in runs])
@@ -233,24 +231,6 @@ def table_row(kind, runs):
     return f"{start} {bits} | {sampling:.0f} | {not_finite} | {far_out} |"
 
 
-def write_comparison(results, out):
-    """One table, printed and in comparison.md, and one picture of all the runs."""
-    lines = [
-        "| flow | parameters | training, s | test bits/dim | sampling 100, ms | not finite "
-        "| far out |",
-        "|---|---|---|---|---|---|---|",
-        *(table_row(kind, runs) for kind, runs in results.items()),
-    ]
-    curves = {
-        "/".join(kind): [run["curve"] for run in runs if not run["diverged"]]
-        for kind, runs in results.items()
-    }
-    plot_curves(curves, out / "comparison.png", "test bits/dim")
-    table = "\n".join(lines)
-    write(out / "comparison.md", table + "\n")
-    print(f"\n{table}\n\npicture: {out / 'comparison.png'}")
-
-
 def main():
     args = parse_arguments()
     what = "compare" if args.compare else "-".join(args.kinds[0])
@@ -258,13 +238,13 @@ def main():
     out = args.out or Path("runs") / name
     if args.compare:
         results = {
-            kind: [run(args, kind, seed, out / "-".join(kind) / str(seed)) for seed in args.seeds]
+            "/".join(kind): [
+                run(args, kind, seed, out / "-".join(kind) / str(seed)) for seed in args.seeds
+            ]
             for kind in args.kinds
         }
-        write_comparison(results, out)
-    else:
-        results = {args.kinds[0]: [run(args, args.kinds[0], *args.seeds, out)]}
-    if any(run["diverged"] for runs in results.values() for run in runs):
+        show(results, HEADER, table_row, out, "test bits/dim")
+    elif run(args, args.kinds[0], *args.seeds, out)["diverged"]:
         sys.exit(1)
 
 

@@ -17,22 +17,14 @@ Killed at any moment, the same command goes on with the epoch that was not done.
 import argparse
 import functools
 import math
-import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
-from experiment import (
-    add_arguments,
-    fit,
-    make_optimizer,
-    mean_and_spread,
-    plot_curves,
-    results_of,
-    write,
-)
+from experiment import add_arguments, mean_and_spread, results_of, show
+from training import fit, make_optimizer
 
 import tfp_invconv as tic
 
@@ -194,17 +186,16 @@ def load(args, split):
     images = tic.data.load_images(args.dataset, split, 1000, data_dir=args.data_dir)
     pixels = np.concatenate([np.floor(batch).reshape(len(batch), -1) for batch in images])
     if pixels.max() > 1:
-        pixels = np.random.default_rng(0).uniform(size=pixels.shape) < pixels / 255
+        pixels = np.random.default_rng(0).uniform(size=pixels.shape) < pixels / pixels.max()
     return pixels.astype(np.float32)
 
 
 def evaluate(model, images, count):
     """-ELBO and the importance-sampled NLL of the images, with their standard errors."""
     log_weights = tf.function(model.log_weights, reduce_retracing=True)
-    chunks = [
-        log_weights(tf.constant(chunk), count) for chunk in np.split(images, len(images) // 10)
-    ]
-    weights = np.concatenate(chunks).astype(np.float64)
+    chunks = np.array_split(images, math.ceil(len(images) / 10))
+    weights = np.concatenate([log_weights(tf.constant(chunk), count) for chunk in chunks])
+    weights = weights.astype(np.float64)
     largest = weights.max(1, keepdims=True)
     likelihood = largest[:, 0] + np.log(np.mean(np.exp(weights - largest), 1))
     figures = {}
@@ -258,8 +249,11 @@ def run(args, posterior, seed):
     return results_of(lambda: train(args, options, out), out, options)
 
 
+HEADER = "| posterior | parameters | training, s | -ELBO, nats | error | NLL, nats | error |"
+
+
 def table_row(posterior, runs):
-    """A row of the table of `main`: a posterior, over its seeds."""
+    """A row of the table: a posterior, over its seeds."""
     seconds = np.mean([run["training_seconds"] for run in runs])
     start = f"| {posterior} | {runs[0]['parameters']:,} | {seconds:.0f} |"
     if any(run["diverged"] for run in runs):
@@ -274,22 +268,7 @@ def table_row(posterior, runs):
 def main():
     args = parse_arguments()
     results = {name: [run(args, name, seed) for seed in args.seeds] for name in args.posteriors}
-    lines = [
-        "| posterior | parameters | training, s | -ELBO, nats | standard error | NLL, nats "
-        "| standard error |",
-        "|---|---|---|---|---|---|---|",
-        *(table_row(name, runs) for name, runs in results.items()),
-    ]
-    table = "\n".join(lines)
-    write(args.out / "table.md", table + "\n")
-    curves = {
-        name: [run["curve"] for run in runs if not run["diverged"]]
-        for name, runs in results.items()
-    }
-    plot_curves(curves, args.out / "curves.png", "validation -ELBO, nats")
-    print(f"\n{table}\n\npicture: {args.out / 'curves.png'}")
-    if any(run["diverged"] for runs in results.values() for run in runs):
-        sys.exit(1)
+    show(results, HEADER, table_row, args.out, "validation -ELBO, nats")
 
 
 if __name__ == "__main__":
