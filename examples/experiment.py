@@ -1,13 +1,12 @@
-"""What the experiments share: trainings that can be killed, and results that say how they came.
+"""What the experiments share: arguments, results that say how they came, a table and a picture.
 
 An experiment trains its models one after the other, each in a folder of its own. After every epoch
-`fit` writes there all that the training needs to go on, and `results_of` writes what it found at
+`training.fit` writes there all that it needs to go on, and `results_of` writes what was found at
 the end. So the same command, started again after a kill at any moment, reads the results that are
 there, goes on with the training that is not done, and ends with the figures of an undisturbed run.
 Files are replaced whole, so that none is ever half-written.
 """
 
-import csv
 import importlib.metadata
 import io
 import json
@@ -15,14 +14,11 @@ import math
 import os
 import platform
 import shlex
-import signal
 import sys
-import time
-import zipfile
 from pathlib import Path
 
-import keras
 import numpy as np
+from matplotlib.figure import Figure
 
 
 def add_arguments(parser, out):
@@ -36,13 +32,6 @@ def add_arguments(parser, out):
 def stop(message):
     """Ends the program with an error that begins with its name."""
     sys.exit(f"{Path(sys.argv[0]).stem}: {message}")
-
-
-# The state of a training after its last epoch, and after its best one.
-STATE, BEST = "training.npz", "best.npz"
-
-
-# Results.
 
 
 def write(path, content):
@@ -87,13 +76,14 @@ def results_of(run, folder, options):
     A training that was interrupted by hand has results, and goes on all the same.
 
     Args:
-      run: makes a dict of results, with those of `fit`.
+      run: makes a dict of results; those of a training with what `fit` says of it.
       folder: of the results; results of other options are an error.
       options: a dict of all that decides the results.
     """
     path, options = folder / "results.json", json.loads(json.dumps(options))
     results = read_results(path, options)
-    if results is None or not (results["finished"] or results["diverged"]):
+    if results is None or not (results.get("finished", True) or results["diverged"]):
+        folder.mkdir(parents=True, exist_ok=True)
         results = {**options, **run(), **environment()}
         write_json(results, path)
     return results
@@ -114,168 +104,56 @@ def environment():
     }
 
 
-# Training.
+def mean_and_spread(values, form=".3f"):
+    """Their mean and, of several, their standard deviation."""
+    text = format(np.mean(values), form)
+    return f"{text} ± {np.std(values, ddof=1):{form}}" if len(values) > 1 else text
 
 
-def fit(model, data, folder, options, *, epochs, minutes=None, patience=None, **kwargs):
-    """As `keras.Model.fit`, and it goes on from the last epoch that is kept in the folder.
+def show(results, header, row, out, ylabel):
+    """A table, printed and in comparison.md, and a picture, comparison.png, of all trainings.
 
-    The model ends up with the averages of its parameters, if its optimizer takes them; with
-    `patience`, with those of the epoch whose `val_loss` is the lowest. Without a `val_loss` that
-    is lower than all before for so many epochs the training ends.
+    Ends the program with exit code 1 if one of them diverged.
 
     Args:
-      model: a compiled `keras.Model`, all of whose random numbers come from Keras's seeds.
-      data: a `tf.data.Dataset`, shuffled anew at every epoch.
-      folder: of `training.npz`, the state after the last epoch, `best.npz`, that of the best one,
-        and `history.csv`.
-      options: a dict of all that decides the training; a state of others is an error.
-      epochs: how many there are in all.
-      minutes: the most that the training may take; what is then left of the epoch is left out.
-      patience: see above.
-      **kwargs: of `keras.Model.fit`.
-
-    Returns:
-      A dict of results: whether the training is finished, and was not interrupted by hand; whether
-      it diverged; the number of whole epochs; the seconds it took. And the history, a dict for
-      each epoch.
+      results: {name: [results of a seed, ...]}, with a "curve" [[seconds, value], ...] each.
+      header: of the table.
+      row: makes a row of it, of a name and its results.
+      out: folder of the files.
+      ylabel: what the values of the curves are.
     """
-    model.optimizer.build(model.trainable_variables)
-    progress = Progress(model, folder, options, epochs, minutes, patience)
-    interrupt = StopOnInterrupt()
-    for _ in range(len(progress.history)):
-        iter(data)  # Each iterator takes the next seeds: the order of the next epoch.
-    if not progress.is_over():
-        averages = [keras.callbacks.SwapEMAWeights()] if patience else []
-        ends = [interrupt, keras.callbacks.TerminateOnNaN()]
-        model.fit(
-            data,
-            steps_per_epoch=int(data.cardinality()),  # without it an epoch takes two iterators
-            epochs=epochs,
-            initial_epoch=len(progress.history),
-            callbacks=[*averages, *ends, progress],
-            **kwargs,
-        )
-    if patience:
-        progress.restore_best()
-    model.optimizer.finalize_variable_values(model.trainable_variables)
-    if interrupt.interrupted:
-        print("\nStopped; going on with the weights reached.")
-    diverged = not all(np.all(np.isfinite(variable)) for variable in model.trainable_variables)
-    if not progress.history and not diverged:
-        print("The training ended before its first epoch did.")
-    return {
-        "finished": not (interrupt.interrupted or diverged),
-        "diverged": diverged,
-        "epochs_done": len(progress.history),
-        "training_seconds": progress.seconds(),
-    }, progress.history
+    dashes = "|" + "---|" * header.count(" | ") + "---|"
+    table = "\n".join([header, dashes, *(row(name, runs) for name, runs in results.items())])
+    write(out / "comparison.md", table + "\n")
+    curves = {
+        name: [run["curve"] for run in runs if not run["diverged"]]
+        for name, runs in results.items()
+    }
+    write(out / "comparison.png", picture(curves, ylabel))
+    print(f"\n{table}\n\npicture: {out / 'comparison.png'}")
+    if any(run["diverged"] for runs in results.values() for run in runs):
+        sys.exit(1)
 
 
-class StopOnInterrupt(keras.callbacks.Callback):
-    """Ctrl-C ends the training after the batch; a second one ends the program.
-
-    Python's own KeyboardInterrupt, raised in the midst of a batch, can abort TensorFlow.
-    """
-
-    interrupted = False
-
-    def on_train_begin(self, logs=None):
-        self.previous = signal.signal(signal.SIGINT, self.interrupt)
-
-    def interrupt(self, *_):
-        self.interrupted = True
-        signal.signal(signal.SIGINT, self.previous)
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.model.stop_training |= self.interrupted
-
-    def on_train_end(self, logs=None):
-        signal.signal(signal.SIGINT, self.previous)
-
-
-class Progress(keras.callbacks.Callback):
-    """Keeps the state of a training after every epoch, and ends the training when it is time."""
-
-    def __init__(self, model, folder, options, epochs, minutes, patience):
-        super().__init__()
-        self.options = json.loads(json.dumps(options))
-        self.epochs, self.patience = epochs, patience
-        self.limit = math.inf if minutes is None else 60 * minutes
-        self.folder, self.history = folder, []
-        self.all_variables = [*model.variables, *model.optimizer.variables]
-        if (folder / STATE).exists():
-            self.history = self.restore(STATE)
-        self.spent = self.history[-1]["seconds"] if self.history else 0.0
-        self.start = None
-
-    def seconds(self):
-        """Of training, those before a kill included."""
-        return self.spent + (time.perf_counter() - self.start if self.start else 0.0)
-
-    def best_epoch(self):
-        return int(np.argmin([row["val_loss"] for row in self.history]))
-
-    def is_over(self):
-        """Whether nothing is left to train."""
-        done = len(self.history)
-        if self.patience and done and done - 1 - self.best_epoch() >= self.patience:
-            return True
-        return done >= self.epochs or self.seconds() >= self.limit
-
-    def on_train_begin(self, logs=None):
-        self.start = time.perf_counter()
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.model.stop_training |= self.seconds() >= self.limit
-        self.broken_off = self.model.stop_training
-
-    def on_epoch_end(self, epoch, logs=None):
-        if self.broken_off:
-            return
-        logs = {key: float(value) for key, value in logs.items()}
-        self.history.append({"epoch": epoch + 1, "seconds": self.seconds(), **logs})
-        state = self.packed()
-        if self.patience and self.best_epoch() == epoch:
-            write(self.folder / BEST, state)
-        write(self.folder / STATE, state)
-        write(self.folder / "history.csv", self.table())
-        self.model.stop_training |= self.is_over()
-
-    def on_train_end(self, logs=None):
-        self.spent, self.start = self.seconds(), None
-
-    def table(self):
-        """The history as the text of a CSV file; what was not measured is empty."""
-        columns = list(dict.fromkeys(key for row in self.history for key in row))
-        file = io.StringIO()
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(self.history)
-        return file.getvalue()
-
-    def packed(self):
-        """All variables and what is known of the training, as the bytes of a file."""
-        record = json.dumps({"options": self.options, "history": self.history})
-        arrays = {str(i): variable.numpy() for i, variable in enumerate(self.all_variables)}
-        file = io.BytesIO()
-        np.savez(file, record=record, **arrays)
-        return file.getvalue()
-
-    def restore(self, name):
-        """Sets all variables to those in a file, and returns the history in it."""
-        path = self.folder / name
-        try:
-            with np.load(path) as arrays:
-                record = json.loads(str(arrays["record"]))
-                check_options(record["options"], self.options, path)
-                values = [arrays[str(i)] for i in range(len(self.all_variables))]
-        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile):
-            stop(f"{path} is damaged; remove it to train this anew")
-        for variable, value in zip(self.all_variables, values, strict=True):
-            variable.assign(value)
-        return record["history"]
-
-    def restore_best(self):
-        if self.history:
-            self.restore(BEST)
+def picture(curves, ylabel):
+    """A PNG of the mean of the curves of each name, and their spread as a band."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name, of_seeds in curves.items():
+        # One may have been stopped earlier.
+        shortest = min(map(len, of_seeds), default=0)
+        if not shortest:
+            continue
+        seconds, values = np.moveaxis([curve[:shortest] for curve in of_seeds], -1, 0)
+        times, middle = seconds.mean(0), values.mean(0)
+        (line,) = axes.plot(times, middle, label=name)
+        if len(of_seeds) > 1:
+            spread = values.std(0, ddof=1)
+            edges = middle - spread, middle + spread
+            axes.fill_between(times, *edges, color=line.get_color(), alpha=0.2, lw=0)
+    axes.set(xlabel="training time, s", ylabel=ylabel)
+    if axes.lines:
+        axes.legend()
+    file = io.BytesIO()
+    figure.savefig(file)
+    return file.getvalue()

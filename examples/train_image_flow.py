@@ -24,8 +24,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
-from experiment import add_arguments, fit, results_of, write
-from matplotlib.figure import Figure
+from experiment import add_arguments, mean_and_spread, results_of, show
+from training import fit, make_optimizer
 
 import tfp_invconv as tic
 from tfp_invconv.flows import CONVOLUTIONS, COUPLINGS
@@ -95,15 +95,6 @@ def load(args, split, batch_size, seed):
     )
 
 
-def make_optimizer(args, steps):
-    """Adam with a warm-up, a cosine decay and an average over the last tenth of the steps."""
-    warmup = min(100, steps // 10)
-    rate = keras.optimizers.schedules.CosineDecay(
-        1e-5, steps - warmup, warmup_target=args.learning_rate, warmup_steps=warmup
-    )
-    return keras.optimizers.Adam(rate, use_ema=True, ema_momentum=max(0.0, 1 - 10 / steps))
-
-
 def reconstruction_error(model, images):
     """Largest |x - forward(inverse(x))| in grey levels."""
     bijector = model.distribution.bijector
@@ -161,7 +152,7 @@ def train(args, options, out):
     parameters = sum(math.prod(variable.shape) for variable in model.trainable_variables)
     print(f"{conv}/{coupling}: {parameters:,} parameters; run folder: {out}")
     steps = args.epochs * int(train_images.cardinality())
-    model.compile(make_optimizer(args, steps), jit_compile=True)
+    model.compile(make_optimizer(args.learning_rate, steps), jit_compile=True)
     # A comparison shows how the test bits/dim fall; they choose nothing.
     validation = {"validation_data": test_images} if args.compare else {}
     results, history = fit(
@@ -224,58 +215,23 @@ def run(args, kind, seed, out):
     return results_of(lambda: train(args, options, out), out, options)
 
 
-def mean_and_spread(values, form):
-    """Their mean and, of several, their standard deviation."""
-    text = format(np.mean(values), form)
-    return f"{text} ± {np.std(values, ddof=1):{form}}" if len(values) > 1 else text
+HEADER = (
+    "| flow | parameters | training, s | test bits/dim | sampling 100, ms | not finite | far out |"
+)
 
 
 def table_row(kind, runs):
-    """A row of the table of `write_comparison`: a kind of flow, over its seeds."""
+    """A row of the table: a kind of flow, over its seeds."""
     seconds = np.mean([run["training_seconds"] for run in runs])
-    start = f"| {'/'.join(kind)} | {runs[0]['parameters']:,} | {seconds:.0f} |"
+    start = f"| {kind} | {runs[0]['parameters']:,} | {seconds:.0f} |"
     if any(run["diverged"] for run in runs):
         return f"{start} NaN | | | |"
-    bits = mean_and_spread([run["test_bits_per_dim"] for run in runs], ".3f")
+    bits = mean_and_spread([run["test_bits_per_dim"] for run in runs])
     sampling = 1e3 * np.mean([run["sampling_seconds"] for run in runs])
     not_finite, far_out = (
         sum(run[f"samples_{fault}"] for run in runs) for fault in ("not_finite", "far_out")
     )
     return f"{start} {bits} | {sampling:.0f} | {not_finite} | {far_out} |"
-
-
-def plot_curve(axes, kind, runs):
-    """Test bits/dim against the time of training: mean over the seeds, and a band."""
-    curves = [run["curve"] for run in runs if not run["diverged"]]
-    shortest = min((len(curve) for curve in curves), default=0)
-    if not shortest:
-        return
-    seconds, bits = np.moveaxis([curve[:shortest] for curve in curves], -1, 0)
-    (line,) = axes.plot(seconds.mean(0), bits.mean(0), label="/".join(kind))
-    if len(curves) > 1:
-        middle, spread = bits.mean(0), bits.std(0, ddof=1)
-        edges = (middle - spread, middle + spread)
-        axes.fill_between(seconds.mean(0), *edges, color=line.get_color(), alpha=0.2, lw=0)
-
-
-def write_comparison(results, out):
-    """One table, printed and in comparison.md, and one picture of all the runs."""
-    lines = [
-        "| flow | parameters | training, s | test bits/dim | sampling 100, ms | not finite "
-        "| far out |",
-        "|---|---|---|---|---|---|---|",
-        *(table_row(kind, runs) for kind, runs in results.items()),
-    ]
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
-    for kind, runs in results.items():
-        plot_curve(axes, kind, runs)
-    axes.set(xlabel="training time, s", ylabel="test bits/dim")
-    axes.legend()
-    figure.savefig(out / "comparison.png")
-    table = "\n".join(lines)
-    write(out / "comparison.md", table + "\n")
-    print(f"\n{table}\n\npicture: {out / 'comparison.png'}")
 
 
 def main():
@@ -285,13 +241,13 @@ def main():
     out = args.out or Path("runs") / name
     if args.compare:
         results = {
-            kind: [run(args, kind, seed, out / "-".join(kind) / str(seed)) for seed in args.seeds]
+            "/".join(kind): [
+                run(args, kind, seed, out / "-".join(kind) / str(seed)) for seed in args.seeds
+            ]
             for kind in args.kinds
         }
-        write_comparison(results, out)
-    else:
-        results = {args.kinds[0]: [run(args, args.kinds[0], *args.seeds, out)]}
-    if any(run["diverged"] for runs in results.values() for run in runs):
+        show(results, HEADER, table_row, out, "test bits/dim")
+    elif run(args, args.kinds[0], *args.seeds, out)["diverged"]:
         sys.exit(1)
 
 
