@@ -41,7 +41,18 @@ def fixture_quick(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)])
+# Those that train whole flows take minutes.
+QUICK = ("docs/conventions.md", "docs/own_layer.md")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[] if page in QUICK else pytest.mark.slow)
+        for page in PAGES
+        if python_blocks(page)
+    ],
+)
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
 def test_python_of_a_page_runs(page, quick):
     names = {"__name__": "page"}

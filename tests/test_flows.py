@@ -115,8 +115,16 @@ def test_what_a_step_of_conf_is_made_of(shape):
     assert [layer.rate for layer in network.layers if hasattr(layer, "rate")] == [0.2, 0.2]
 
 
-def test_equal_seeds_make_equal_flows_and_unequal_layers():
-    first, second = (tic.glow([8, 8, 1], 2, 2, width=4, seed=3) for _ in range(2))
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: tic.glow([8, 8, 1], 2, 2, width=4, seed=3),
+        lambda: tic.conf([8, 8, 1], 5, width=4, seed=3),
+    ],
+    ids=["glow", "conf"],
+)
+def test_equal_seeds_make_equal_flows_and_unequal_layers(make):
+    first, second = make(), make()
     for a, b in zip(first.variables, second.variables, strict=True):
         np.testing.assert_array_equal(a, b)
     # All that is drawn differs: between steps, levels and layers.

@@ -199,6 +199,16 @@ def test_every_act_norm_is_initialised_from_the_first_batch():
     np.testing.assert_allclose(z.std((0, 1, 2)), 1.0, atol=1e-4)
 
 
+def test_after_an_error_no_act_norm_awaits_data():
+    norm = tic.ActNorm.trainable([2])
+    base = tfd.Sample(tfd.Normal(0.0, 1.0), [2])
+    model = tic.FlowModel(tfd.TransformedDistribution(base, tfb.Chain([norm])))
+    with pytest.raises(ValueError, match="events"):
+        model.initialize(np.ones([4, 3], np.float32))
+    model(np.ones([4, 2], np.float32))
+    assert norm.is_identity
+
+
 def test_a_tensor_that_is_kept_is_evaluated_anew():
     """tensorflow/probability #1510 and #840: the cache of a bijector goes by the tensor."""
     model, x = tic.FlowModel(small_glow()), tf.constant(images(2))
