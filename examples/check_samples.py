@@ -17,7 +17,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from experiment import read_results, stop
+from experiment import make_folder, read_results, stop
 from train_image_flow import log_scale_bound
 
 from tfp_invconv.flows import CONVOLUTIONS, COUPLINGS
@@ -69,7 +69,7 @@ def settings(args, dataset, kind, bound):
 
 
 def train(args, options, folder):
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     script = Path(__file__).with_name("train_image_flow.py")
     arguments = [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
     if args.data_dir and options["dataset"] != "digits":

@@ -34,6 +34,14 @@ def stop(message):
     sys.exit(f"{Path(sys.argv[0]).stem}: {message}")
 
 
+def make_folder(path):
+    """Makes a folder, or ends the program."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        stop(f"{path} cannot be made: {error.strerror}; choose another --out")
+
+
 def write(path, content):
     """Replaces a file whole, by bytes or text."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +91,7 @@ def results_of(run, folder, options):
     path, options = folder / "results.json", json.loads(json.dumps(options))
     results = read_results(path, options)
     if results is None or not (results.get("finished", True) or results["diverged"]):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         results = {**options, **run(), **environment()}
         write_json(results, path)
     return results

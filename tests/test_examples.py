@@ -341,6 +341,19 @@ def test_check_samples_writes_over_nothing(example, monkeypatch, tmp_path, text)
     assert path.read_text() == text
 
 
+@pytest.mark.parametrize(
+    "name, options",
+    [("check_samples", ["--kinds", "1x1/affine"]), ("train_image_flow", []), ("sampling_time", [])],
+)
+def test_an_unusable_folder_is_an_error_at_once(example, monkeypatch, tmp_path, name, options):
+    (tmp_path / "file").write_text("kept")
+    out = tmp_path / "file" / "runs"
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *options, "--out", str(out)])
+    with pytest.raises(SystemExit, match=rf"^{name}: {out}.* cannot be made: .*another --out"):
+        example(name).main()
+    assert (tmp_path / "file").read_text() == "kept"
+
+
 def test_help_names_every_option():
     process = start("train_image_flow.py", "--help")
     output, _ = process.communicate(timeout=120)
