@@ -175,7 +175,8 @@ class Progress(keras.callbacks.Callback):
         """Sets all variables to those in a file, and returns the history in it."""
         path = self.folder / name
         try:
-            with np.load(path) as arrays:
+            # Opened here: of a damaged file, NumPy leaves it open.
+            with open(path, "rb") as file, np.load(file) as arrays:
                 record = json.loads(str(arrays["record"]))
                 check_options(record["options"], self.options, path)
                 values = [arrays[str(i)] for i in range(len(self.all_variables))]
