@@ -88,17 +88,19 @@ def test_train_image_flow_writes_what_it_prints(tmp_path):
 
 @pytest.mark.slow
 def test_ctrl_c_leaves_weights_and_pictures(tmp_path):
-    quick = [*SMALL, "--conv", "1x1", "--epochs", 10_000]
+    quick = [*SMALL, "--conv", "1x1", "--epochs", 1000]
     process = start("train_image_flow.py", *quick, "--out", tmp_path)
     for line in process.stdout:
-        if "Epoch 6/" in line:
+        if "Epoch 60/" in line:
             process.send_signal(signal.SIGINT)
             break
     process.communicate(timeout=300)
     assert process.returncode == 0
     results = json.loads((tmp_path / "results.json").read_text())
     assert not results["finished"]
-    assert results["test_bits_per_dim"] < 4.65
+    first_epoch = (tmp_path / "history.csv").read_text().splitlines()[:2]
+    row = dict(zip(*(line.split(",") for line in first_epoch), strict=True))
+    assert results["test_bits_per_dim"] < float(row["bits_per_dim"]) - 0.1, row
     for name in ("model.weights.h5", "samples.png", "history.csv"):
         assert (tmp_path / name).stat().st_size > 0
 
