@@ -11,22 +11,11 @@ DATASETS = [
     "scikit-learn",
 ]
 EXAMPLES = [*DATASETS, "matplotlib"]
-# What reads the manual's pages and runs the notebooks.
-DOCS = [
-    "furo",
-    "ipykernel",
-    "matplotlib",
-    "myst-nb",
-    "nbclient",
-    "sphinx",
-]
+DOCS = ["furo", "myst-nb", "sphinx"]
 TEST = [
     *EXAMPLES,
-    "build",
     "hypothesis",
     "mypy",
-    "nbclient",
-    "ipykernel",
     # The data set GAS is a pickle of a data frame of a version that pandas 3 does not read.
     "pandas<3",
     "pytest",

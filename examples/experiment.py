@@ -118,7 +118,7 @@ def mean_and_spread(values, form=".3f"):
     return f"{text} ± {np.std(values, ddof=1):{form}}" if len(values) > 1 else text
 
 
-def show(results, header, row, out, ylabel):
+def show(results, header, figures, out, ylabel):
     """A table, printed and in comparison.md, and a picture, comparison.png, of all trainings.
 
     Ends the program with exit code 1 if one of them diverged.
@@ -126,12 +126,14 @@ def show(results, header, row, out, ylabel):
     Args:
       results: {name: [results of a seed, ...]}, with a "curve" [[seconds, value], ...] each.
       header: of the table.
-      row: makes a row of it, of a name and its results.
+      figures: makes of a name's results the texts of the columns behind the first three.
       out: folder of the files.
       ylabel: what the values of the curves are.
     """
     dashes = "|" + "---|" * header.count(" | ") + "---|"
-    table = "\n".join([header, dashes, *(row(name, runs) for name, runs in results.items())])
+    table = "\n".join(
+        [header, dashes, *(table_row(name, runs, figures) for name, runs in results.items())]
+    )
     write(out / "comparison.md", table + "\n")
     curves = {
         name: [run["curve"] for run in runs if not run["diverged"]]
@@ -141,6 +143,15 @@ def show(results, header, row, out, ylabel):
     print(f"\n{table}\n\npicture: {out / 'comparison.png'}")
     if any(run["diverged"] for runs in results.values() for run in runs):
         sys.exit(1)
+
+
+def table_row(name, runs, figures):
+    """A row of the table of `show`: a model, over its seeds."""
+    seconds = np.mean([run["training_seconds"] for run in runs])
+    start = f"| {name} | {runs[0]['parameters']:,} | {seconds:.0f} |"
+    if any(run["diverged"] for run in runs):
+        return f"{start} NaN | | | |"
+    return f"{start} {' | '.join(map(str, figures(runs)))} |"
 
 
 def picture(curves, ylabel):

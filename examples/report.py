@@ -40,6 +40,13 @@ def verdict(gain, spread):
     return "holds" if gain > spread else "does not hold"
 
 
+def spread_of(values, errors):
+    """The spread of values over seeds, or of one value by its errors, and which of both it is."""
+    if len(values) > 1:
+        return np.std(values, ddof=1), f"{len(values)} seeds"
+    return math.hypot(*errors), "one seed, standard error"
+
+
 def against(folder, ours, theirs, key, sign, results=RESULTS):
     """What is here, the spread and the verdict: one model against another.
 
@@ -58,14 +65,10 @@ def against(folder, ours, theirs, key, sign, results=RESULTS):
     values = np.array([[runs[seed][key] for seed in seeds] for runs in (first, second)])
     here = "{:.3f} against {:.3f}".format(*values.mean(1))
     differences = values[0] - values[1]
-    if len(seeds) > 1:
-        spread = differences.std(ddof=1)
-        of = f"{len(seeds)} seeds"
-    else:
-        errors = [runs[seeds[0]].get(f"{key}_standard_error") for runs in (first, second)]
-        if None in errors:
-            return here, "of one seed", "open"
-        spread, of = math.hypot(*errors), "one seed, standard error"
+    errors = [runs[seeds[0]].get(f"{key}_standard_error") for runs in (first, second)]
+    if len(seeds) == 1 and None in errors:
+        return here, "of one seed", "open"
+    spread, of = spread_of(differences, errors)
     text = f"{differences.mean():+.3f} ± {spread:.3f} ({of})"
     return here, text, verdict(sign * differences.mean(), spread)
 
@@ -76,11 +79,8 @@ def above(folder, key, limit, results=RESULTS):
     if not runs:
         return "", "", "open"
     values = [run[key] for run in runs.values()]
-    if len(values) > 1:
-        spread, of = np.std(values, ddof=1), f"{len(values)} seeds"
-    else:
-        (spread,) = (run[f"{key}_standard_error"] for run in runs.values())
-        of = "one seed, standard error"
+    errors = [run.get(f"{key}_standard_error") for run in runs.values()]
+    spread, of = spread_of(values, errors)
     mean = np.mean(values)
     return f"{mean:.2f}", f"± {spread:.2f} ({of})", verdict(mean - limit, 0.0)
 

@@ -24,8 +24,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
+import training
 from experiment import add_arguments, mean_and_spread, results_of, show
-from training import fit, make_optimizer
 
 import tfp_invconv as tic
 
@@ -169,24 +169,10 @@ def train(args, options, out):
     numbers = np.concatenate(list(train_vectors.as_numpy_iterator())).astype(np.float64)
     gaussian = numbers.mean(0), np.cov(numbers, rowvar=False)
     model = tic.FlowModel(make_flow(name, gaussian, args, seed))
-    print(f"{name}: {model.count_params():,} parameters; run folder: {out}")
-    steps = args.epochs * int(train_vectors.cardinality())
-    model.compile(make_optimizer(args.learning_rate, steps))
-    results, history = fit(
-        model,
-        train_vectors,
-        out,
-        options,
-        epochs=args.epochs,
-        minutes=args.minutes,
-        patience=args.patience,
-        validation_data=validation,
-    )
-    results["parameters"] = model.count_params()
+    stopping = dict(patience=args.patience, validation_data=validation)
+    results, history = training.train(name, model, train_vectors, args, options, out, **stopping)
     if results["diverged"]:
-        print(f"{name}: the training ended in NaN; try a lower --learning-rate")
         return results
-    model.save_weights(out / "model.weights.h5")
     log_prob = model.predict(test, verbose=0)
     results |= {
         "test_nats": float(np.mean(log_prob)),
@@ -225,22 +211,18 @@ def run(args, model, seed):
 HEADER = "| model | parameters | training, s | train | validation | test, nats | standard error |"
 
 
-def table_row(model, runs):
-    """A row of the table: a model, over its seeds."""
-    seconds = np.mean([run["training_seconds"] for run in runs])
-    start = f"| {model} | {runs[0]['parameters']:,} | {seconds:.0f} |"
-    if any(run["diverged"] for run in runs):
-        return f"{start} NaN | | | |"
+def figures(runs):
+    """What the table has of a model, over its seeds."""
     columns = ("train_nats", "validation_nats", "test_nats")
     nats = [mean_and_spread([run[column] for run in runs], ".2f") for column in columns]
     error = np.mean([run["test_nats_standard_error"] for run in runs])
-    return f"{start} {' | '.join(nats)} | {error:.2f} |"
+    return *nats, f"{error:.2f}"
 
 
 def main():
     args = parse_arguments()
     results = {model: [run(args, model, seed) for seed in args.seeds] for model in args.models}
-    show(results, HEADER, table_row, args.out, "validation, nats")
+    show(results, HEADER, figures, args.out, "validation, nats")
 
 
 if __name__ == "__main__":

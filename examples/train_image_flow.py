@@ -15,7 +15,6 @@ Killed at any moment, the same command with the same --out goes on with the epoc
 """
 
 import argparse
-import math
 import sys
 import time
 from datetime import datetime
@@ -24,8 +23,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+import training
 from experiment import add_arguments, mean_and_spread, results_of, show
-from training import fit, make_optimizer
 
 import tfp_invconv as tic
 from tfp_invconv.flows import CONVOLUTIONS, COUPLINGS
@@ -148,28 +147,21 @@ def train(args, options, out):
         seed=seed,
     )
     model = tic.FlowModel(flow)
-    # Not `count_params`, which counts the seeds of dropouts too.
-    parameters = sum(math.prod(variable.shape) for variable in model.trainable_variables)
-    print(f"{conv}/{coupling}: {parameters:,} parameters; run folder: {out}")
-    steps = args.epochs * int(train_images.cardinality())
-    model.compile(make_optimizer(args.learning_rate, steps), jit_compile=True)
     # A comparison shows how the test bits/dim fall; they choose nothing.
     validation = {"validation_data": test_images} if args.compare else {}
-    results, history = fit(
+    results, history = training.train(
+        f"{conv}/{coupling}",
         model,
         train_images,
-        out,
+        args,
         options,
-        epochs=args.epochs,
-        minutes=args.minutes,
+        out,
+        jit_compile=True,
         validation_freq=max(1, args.epochs // 20),
         **validation,
     )
-    results["parameters"] = parameters
     if results["diverged"]:
-        print(f"{conv}/{coupling}: the training ended in NaN; try a lower --learning-rate")
         return results
-    model.save_weights(out / "model.weights.h5")
 
     real = next(iter(test_images)).numpy()[:100]
     # The digits of scikit-learn are white at 16.
@@ -220,18 +212,14 @@ HEADER = (
 )
 
 
-def table_row(kind, runs):
-    """A row of the table: a kind of flow, over its seeds."""
-    seconds = np.mean([run["training_seconds"] for run in runs])
-    start = f"| {kind} | {runs[0]['parameters']:,} | {seconds:.0f} |"
-    if any(run["diverged"] for run in runs):
-        return f"{start} NaN | | | |"
+def figures(runs):
+    """What the table has of a kind of flow, over its seeds."""
     bits = mean_and_spread([run["test_bits_per_dim"] for run in runs])
     sampling = 1e3 * np.mean([run["sampling_seconds"] for run in runs])
     not_finite, far_out = (
         sum(run[f"samples_{fault}"] for run in runs) for fault in ("not_finite", "far_out")
     )
-    return f"{start} {bits} | {sampling:.0f} | {not_finite} | {far_out} |"
+    return bits, f"{sampling:.0f}", not_finite, far_out
 
 
 def main():
@@ -246,7 +234,7 @@ def main():
             ]
             for kind in args.kinds
         }
-        show(results, HEADER, table_row, out, "test bits/dim")
+        show(results, HEADER, figures, out, "test bits/dim")
     elif run(args, args.kinds[0], *args.seeds, out)["diverged"]:
         sys.exit(1)
 

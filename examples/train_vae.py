@@ -23,8 +23,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
+import training
 from experiment import add_arguments, mean_and_spread, results_of, show
-from training import fit, make_optimizer
 
 import tfp_invconv as tic
 
@@ -217,24 +217,11 @@ def train(args, options, out):
     data = data.shuffle(len(train_images), seed=seed).batch(args.batch_size)
     model = VAE(images.shape[-1], POSTERIORS[name], args, seed)
     model(train_images[:2])  # makes its variables
-    print(f"{name}: {model.count_params():,} parameters; run folder: {out}")
-    steps = args.epochs * int(data.cardinality())
-    model.compile(make_optimizer(args.learning_rate, steps))
-    results, history = fit(
-        model,
-        data,
-        out,
-        options,
-        epochs=args.epochs,
-        minutes=args.minutes,
-        patience=args.patience,
-        validation_data=tf.data.Dataset.from_tensor_slices(validation).batch(1000),
-    )
-    results["parameters"] = model.count_params()
+    batches = tf.data.Dataset.from_tensor_slices(validation).batch(1000)
+    stopping = dict(patience=args.patience, validation_data=batches)
+    results, history = training.train(name, model, data, args, options, out, **stopping)
     if results["diverged"]:
-        print(f"{name}: the training ended in NaN; try a lower --learning-rate")
         return results
-    model.save_weights(out / "model.weights.h5")
     results |= evaluate(model, test, args.samples)
     results["curve"] = [[row["seconds"], row["val_loss"]] for row in history]
     print(f"test: -ELBO {results['test_negative_elbo']:.2f}, NLL {results['test_nll']:.2f} nats")
@@ -252,23 +239,19 @@ def run(args, posterior, seed):
 HEADER = "| posterior | parameters | training, s | -ELBO, nats | error | NLL, nats | error |"
 
 
-def table_row(posterior, runs):
-    """A row of the table: a posterior, over its seeds."""
-    seconds = np.mean([run["training_seconds"] for run in runs])
-    start = f"| {posterior} | {runs[0]['parameters']:,} | {seconds:.0f} |"
-    if any(run["diverged"] for run in runs):
-        return f"{start} NaN | | | |"
+def figures(runs):
+    """What the table has of a posterior, over its seeds."""
     columns = []
     for name in ("test_negative_elbo", "test_nll"):
         columns.append(mean_and_spread([run[name] for run in runs], ".2f"))
         columns.append(f"{np.mean([run[f'{name}_standard_error'] for run in runs]):.2f}")
-    return f"{start} {' | '.join(columns)} |"
+    return columns
 
 
 def main():
     args = parse_arguments()
     results = {name: [run(args, name, seed) for seed in args.seeds] for name in args.posteriors}
-    show(results, HEADER, table_row, args.out, "validation -ELBO, nats")
+    show(results, HEADER, figures, args.out, "validation -ELBO, nats")
 
 
 if __name__ == "__main__":

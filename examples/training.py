@@ -25,6 +25,36 @@ def make_optimizer(learning_rate, steps):
     return keras.optimizers.Adam(rate, use_ema=True, ema_momentum=max(0.0, 1 - 10 / steps))
 
 
+def train(name, model, data, args, options, folder, *, jit_compile="auto", **kwargs):
+    """Compiles and fits the model of an experiment, and saves its weights unless it diverged.
+
+    Args:
+      name: of the model, for what is printed.
+      model: a `keras.Model`; see `fit`.
+      data: a `tf.data.Dataset`; see `fit`.
+      args: arguments of the experiment: `epochs`, `minutes`, `learning_rate`.
+      options: a dict of all that decides the training.
+      folder: of the run.
+      jit_compile: of `keras.Model.compile`.
+      **kwargs: of `fit`.
+
+    Returns:
+      The results and the history of `fit`, the results with the number of parameters.
+    """
+    # Not `count_params`, which counts the seeds of dropouts too.
+    parameters = sum(math.prod(variable.shape) for variable in model.trainable_variables)
+    print(f"{name}: {parameters:,} parameters; run folder: {folder}")
+    steps = args.epochs * int(data.cardinality())
+    model.compile(make_optimizer(args.learning_rate, steps), jit_compile=jit_compile)
+    limits = dict(epochs=args.epochs, minutes=args.minutes)
+    results, history = fit(model, data, folder, options, **limits, **kwargs)
+    if results["diverged"]:
+        print(f"{name}: the training ended in NaN; try a lower --learning-rate")
+    else:
+        model.save_weights(folder / "model.weights.h5")
+    return {**results, "parameters": parameters}, history
+
+
 def fit(model, data, folder, options, *, epochs, minutes=None, patience=None, **kwargs):
     """As `keras.Model.fit`, and it goes on from the last epoch that is kept in the folder.
 

@@ -41,7 +41,7 @@ def fixture_quick(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
-# Those that train whole flows take minutes.
+# The others train whole flows.
 QUICK = ("docs/conventions.md", "docs/own_layer.md")
 
 

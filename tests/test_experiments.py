@@ -131,7 +131,8 @@ def test_mean_and_spread_over_seeds(example):
     for run in runs:
         run |= {"training_seconds": 1.0, "parameters": 7, "diverged": False, "sampling_seconds": 1}
         run |= {"samples_not_finite": 0, "samples_far_out": 1}
-    row = example("train_image_flow").table_row("1x1/affine", runs)
+    figures = example("train_image_flow").figures
+    row = example("experiment").table_row("1x1/affine", runs, figures)
     assert row == "| 1x1/affine | 7 | 1 | 3.100 ± 0.100 | 1000 | 0 | 3 |"
 
 

@@ -1,5 +1,6 @@
 """Drawings into the axes of a matplotlib figure: what a layer, a training, a density looks like."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,9 @@ def matrix(
     >>> axes.images[0].get_array().shape
     (9, 9)
     """
-    _signed(_jacobian(bijector, event_shape, at), axes)
+    size = math.prod(event_shape)
+    rows = _derivatives(bijector, event_shape, at, size, lambda z: tf.reshape(z, [size, size]))
+    _signed(np.reshape(rows, [size, size]), axes)
 
 
 def receptive_field(
@@ -105,13 +108,8 @@ def receptive_field(
     """
     height, width, channels = event_shape
     row, column = (height // 2, width // 2) if pixel is None else pixel
-    x = tf.zeros(event_shape, bijector.dtype) if at is None else tf.convert_to_tensor(at)
-    copies = tf.repeat(x[tf.newaxis], channels, axis=0)
-    with tf.GradientTape() as tape:
-        tape.watch(copies)
-        # One copy of the event for each channel of the pixel.
-        total = tf.linalg.trace(bijector.inverse(copies)[:, row, column])
-    strength = np.sqrt(np.sum(np.square(tape.gradient(total, copies)), (0, -1)))
+    of_pixel = _derivatives(bijector, event_shape, at, channels, lambda z: z[:, row, column])
+    strength = np.sqrt(np.sum(np.square(of_pixel), (0, -1)))
     axes.imshow(strength, cmap="Blues", vmin=0)
     axes.plot(column, row, "s", color="none", markeredgecolor="black", markersize=8)
     _without_ticks(axes)
@@ -210,15 +208,18 @@ def density(
     return float(np.mean(values, dtype=np.float64) * (right - left) * (top - bottom))
 
 
-def _jacobian(bijector, event_shape, at):
+def _derivatives(bijector, event_shape, at, count, select):
+    """Those of `count` numbers of the latent for the data: `[count, *event_shape]`.
+
+    `select` takes the numbers `[copies, count]` of `count` latents `[copies, *event_shape]`.
+    """
     x = tf.zeros(event_shape, bijector.dtype) if at is None else tf.convert_to_tensor(at)
-    size = int(np.prod(event_shape))
-    # With a copy of the event for each of its outputs, one gradient has all rows.
-    copies = tf.repeat(x[tf.newaxis], size, axis=0)
+    # With a copy of the event for each of the numbers, one gradient has all rows.
+    copies = tf.repeat(x[tf.newaxis], count, axis=0)
     with tf.GradientTape() as tape:
         tape.watch(copies)
-        total = tf.linalg.trace(tf.reshape(bijector.inverse(copies), [size, size]))
-    return np.reshape(tape.gradient(total, copies), [size, size])
+        total = tf.linalg.trace(select(bijector.inverse(copies)))
+    return tape.gradient(total, copies)
 
 
 def _signed(values, axes):
