@@ -261,6 +261,9 @@ def test_results_are_written_whole_or_not_at_all(example, tmp_path, monkeypatch)
 def test_check_samples_goes_on_where_it_stopped(tmp_path):
     kinds = ["--kinds", "1x1/additive", "1x1/affine"]
     options = ["--datasets", "digits", *kinds, "--epochs", 1, "--out", tmp_path]
+    done = tmp_path / "digits" / "1x1-additive-1.0" / "results.json"
+    done.parent.mkdir(parents=True)
+    done.write_text(json.dumps({**GOOD, "coupling": "additive", "epochs": 1}))
     outputs = []
     for _ in range(2):
         process = start("check_samples.py", *options)

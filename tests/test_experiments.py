@@ -105,7 +105,7 @@ def test_killed_and_started_again_it_ends_as_if_undisturbed(name, main, data_dir
     start_and_kill(name, killed, data_dir)
     main(name, killed)
     assert "Epoch 1/" not in capsys.readouterr().out.partition("/0\n")[2].partition("/1\n")[0]
-    main(name, undisturbed)
+    main(name, undisturbed, "--seeds", 0)
     key = FIGURES[name][1]
     first, second = (read(name, out) for out in (killed, undisturbed))
     assert first["epochs_done"] == second["epochs_done"] == 30
