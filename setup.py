@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 DATASETS = [
-    "tensorflow-datasets>=4.9.10",
+    "tensorflow-datasets>=4.9.7",
     # TensorFlow Datasets 4.9.10 needs it to prepare a data set, but does not say so.
     "importlib_resources",
     "scikit-learn",
@@ -15,7 +15,10 @@ DOCS = ["furo", "myst-nb", "sphinx"]
 TEST = [
     *EXAMPLES,
     "hypothesis",
+    "ipykernel",
+    "ipywidgets",
     "mypy",
+    "nbclient",
     # The data set GAS is a pickle of a data frame of a version that pandas 3 does not read.
     "pandas<3",
     "pytest",
@@ -56,9 +59,9 @@ setup(
     python_requires=">=3.10",
     install_requires=[
         "h5py",
-        "keras>=3.15",
+        "keras>=3.8",
         "numpy",
-        "tensorflow>=2.21",
+        "tensorflow>=2.18",
         "tensorflow-probability[tf]>=0.25",
         # TensorFlow Probability imports distutils, which Python 3.12 left to setuptools.
         "setuptools; python_version >= '3.12'",

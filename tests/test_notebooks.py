@@ -1,0 +1,50 @@
+"""The notebooks run, in their small setting, and are committed with their outputs."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+by_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def outputs(notebook):
+    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+def printed(notebook):
+    return "".join(output.text for output in outputs(notebook) if output.output_type == "stream")
+
+
+def pictures(notebook):
+    return sum("image/png" in output.get("data", {}) for output in outputs(notebook))
+
+
+def test_there_are_four():
+    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04"]
+
+
+@pytest.mark.slow
+@by_notebook
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::PendingDeprecationWarning")
+def test_runs_without_an_error_or_a_warning(path, monkeypatch):
+    monkeypatch.setenv("TFP_INVCONV_SMALL", "1")
+    notebook = nbformat.read(path, as_version=4)
+    committed = pictures(notebook)
+    # In the folder where Jupyter would open it; an error in a cell is one here.
+    resources = {"metadata": {"path": path.parent}}
+    NotebookClient(notebook, timeout=600, resources=resources).execute()
+    assert pictures(notebook) == committed
+    assert "Warning" not in printed(notebook)
+
+
+@by_notebook
+def test_is_committed_with_its_outputs(path):
+    notebook = nbformat.read(path, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert pictures(notebook) >= 5
+    assert not any(output.output_type == "error" for output in outputs(notebook))
+    assert "Warning" not in printed(notebook)
