@@ -59,7 +59,8 @@ setup(
     python_requires=">=3.10",
     install_requires=[
         "h5py",
-        "keras>=3.8",
+        # Earlier ones copy a tf.Variable that they are to hold.
+        "keras>=3.10",
         "numpy",
         "tensorflow>=2.18",
         "tensorflow-probability[tf]>=0.25",

@@ -42,6 +42,26 @@ def start(script, *arguments):
     )
 
 
+@pytest.fixture(name="example")
+def fixture_example(monkeypatch):
+    """Imports an example as a module."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    return importlib.import_module
+
+
+@pytest.fixture(name="end_of")
+def fixture_end_of(example, monkeypatch):
+    """Runs an example in this process, and returns its exit code or last words."""
+
+    def end_of(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            example(name).main()
+        return end.value.code
+
+    return end_of
+
+
 @pytest.mark.slow
 def test_train_image_flow_writes_what_it_prints(tmp_path):
     process = start("train_image_flow.py", *SMALL, "--epochs", 2, "--out", tmp_path / "run")
@@ -106,26 +126,17 @@ def test_ctrl_c_leaves_weights_and_pictures(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_training_that_ends_in_nan_is_a_failure(tmp_path):
+def test_a_training_that_ends_in_nan_is_a_failure(end_of, tmp_path, capsys):
     options = [*SMALL, "--conv", "1x1", "--epochs", 1, "--learning-rate", "nan"]
     kinds = ["--compare", "1x1/affine", "1x1/additive"]
-    process = start("train_image_flow.py", *options, *kinds, "--out", tmp_path)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 1
-    assert "1x1/affine: the training ended in NaN" in output
+    assert end_of("train_image_flow", *options, *kinds, "--out", tmp_path) == 1
+    assert "1x1/affine: the training ended in NaN" in capsys.readouterr().out
     for kind in ("1x1-affine", "1x1-additive"):
         text = (tmp_path / kind / "0" / "results.json").read_text()
         results = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
         assert results["diverged"] and not results["finished"]
         assert not (tmp_path / kind / "0" / "model.weights.h5").exists()
     assert (tmp_path / "comparison.md").read_text().count("| NaN |") == 2
-
-
-@pytest.fixture(name="example")
-def fixture_example(monkeypatch):
-    """Imports an example as a module."""
-    monkeypatch.syspath_prepend(EXAMPLES)
-    return importlib.import_module
 
 
 def test_the_optimizer_warms_up_cools_down_and_averages(example):
@@ -258,7 +269,7 @@ def test_results_are_written_whole_or_not_at_all(example, tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
-def test_check_samples_goes_on_where_it_stopped(tmp_path):
+def test_check_samples_goes_on_where_it_stopped(end_of, tmp_path, capsys):
     kinds = ["--kinds", "1x1/additive", "1x1/affine"]
     options = ["--datasets", "digits", *kinds, "--epochs", 1, "--out", tmp_path]
     done = tmp_path / "digits" / "1x1-additive-1.0" / "results.json"
@@ -266,13 +277,13 @@ def test_check_samples_goes_on_where_it_stopped(tmp_path):
     done.write_text(json.dumps({**GOOD, "coupling": "additive", "epochs": 1}))
     outputs = []
     for _ in range(2):
-        process = start("check_samples.py", *options)
-        outputs.append(process.communicate(timeout=300)[0])
+        code = end_of("check_samples", *options)
+        outputs.append(capsys.readouterr().out)
         table = (tmp_path / "table.md").read_text()
         # After fifteen steps a flow need not hold.
         failed = table.count("| no |")
         assert table in outputs[-1] and len(table.splitlines()) == 4
-        assert process.returncode == failed == 2 - table.count("| yes |")
+        assert code == failed == 2 - table.count("| yes |")
         assert f"{2 - failed} of 2 flows hold" in outputs[-1]
     assert outputs[0] == outputs[1]
     path = tmp_path / "digits" / "1x1-affine-1.0" / "results.json"
@@ -317,31 +328,24 @@ GOOD = {
         ({"diverged": True}, False),
     ],
 )
-def test_check_samples_counts_what_does_not_hold(
-    example, monkeypatch, capsys, tmp_path, change, holds
-):
+def test_check_samples_counts_what_does_not_hold(end_of, capsys, tmp_path, change, holds):
     path = tmp_path / "digits" / "1x1-affine-1.0" / "results.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({**GOOD, **change}))
-    options = ["--datasets", "digits", "--kinds", "1x1/affine", "--out", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["check_samples.py", *options])
-    with pytest.raises(SystemExit) as end:
-        example("check_samples").main()
-    assert end.value.code == (0 if holds else 1)
+    options = ["--datasets", "digits", "--kinds", "1x1/affine", "--out", tmp_path]
+    assert end_of("check_samples", *options) == (0 if holds else 1)
     assert f"{int(holds)} of 1 flows hold" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("text", ["{", json.dumps({**GOOD, "epochs": 2})])
-def test_check_samples_writes_over_nothing(example, monkeypatch, tmp_path, text):
+def test_check_samples_writes_over_nothing(end_of, tmp_path, text):
     path = tmp_path / "digits" / "1x1-affine-1.0" / "results.json"
     path.parent.mkdir(parents=True)
     path.write_text(text)
-    options = ["--datasets", "digits", "--kinds", "1x1/affine", "--out", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["check_samples.py", *options])
-    with pytest.raises(
-        SystemExit, match=r"results.json is (damaged|of a run with \{'epochs': 2\})"
-    ):
-        example("check_samples").main()
+    words = end_of(
+        "check_samples", "--datasets", "digits", "--kinds", "1x1/affine", "--out", tmp_path
+    )
+    assert re.search(r"results.json is (damaged|of a run with \{'epochs': 2\})", words)
     assert path.read_text() == text
 
 
@@ -349,18 +353,17 @@ def test_check_samples_writes_over_nothing(example, monkeypatch, tmp_path, text)
     "name, options",
     [("check_samples", ["--kinds", "1x1/affine"]), ("train_image_flow", []), ("sampling_time", [])],
 )
-def test_an_unusable_folder_is_an_error_at_once(example, monkeypatch, tmp_path, name, options):
+def test_an_unusable_folder_is_an_error_at_once(end_of, tmp_path, name, options):
     (tmp_path / "file").write_text("kept")
     out = tmp_path / "file" / "runs"
-    monkeypatch.setattr(sys, "argv", [f"{name}.py", *options, "--out", str(out)])
-    with pytest.raises(SystemExit, match=rf"^{name}: {out}.* cannot be made: .*another --out"):
-        example(name).main()
+    words = end_of(name, *options, "--out", out)
+    assert re.search(rf"^{name}: {out}.* cannot be made: .*another --out", words)
     assert (tmp_path / "file").read_text() == "kept"
 
 
-def test_help_names_every_option():
-    process = start("train_image_flow.py", "--help")
-    output, _ = process.communicate(timeout=120)
+def test_help_names_every_option(end_of, capsys):
+    assert end_of("train_image_flow", "--help") == 0
+    output = capsys.readouterr().out
     for option in ("dataset", "data-dir", "conv", "coupling", "compare", "levels", "depth"):
         assert f"--{option}" in output
     for option in ("width", "dropout", "epochs", "seed", "out"):
