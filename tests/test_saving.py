@@ -27,14 +27,19 @@ def trained(builder=tic.glow, **arguments):
     return model
 
 
+@pytest.fixture(scope="module", name="model")
+def fixture_model():
+    """A trained model, for tests that leave it as it is."""
+    return trained(levels=1)
+
+
 @keras.saving.register_keras_serializable("tests")
 def scaled_normal(size):
     scale = tfp.util.TransformedVariable(tf.ones([size]), tfp.bijectors.Softplus())
     return tfd.MultivariateNormalDiag(tf.Variable(tf.zeros([size])), scale)
 
 
-def test_a_whole_model_is_loaded_in_safe_mode_by_a_fresh_process(tmp_path):
-    model = trained(levels=1)
+def test_a_whole_model_is_loaded_in_safe_mode_by_a_fresh_process(model, tmp_path):
     model.save(tmp_path / "flow.keras")
     np.save(tmp_path / "x.npy", images())
     script = f"""
@@ -100,8 +105,8 @@ def test_arguments_without_a_builder_are_an_error():
         tic.FlowModel(scaled_normal(2), size=2)
 
 
-def test_a_checkpoint_restores_the_distribution(tmp_path):
-    model, x = trained(levels=1), tf.constant(images())
+def test_a_checkpoint_restores_the_distribution(model, tmp_path):
+    x = tf.constant(images())
     path = tf.train.Checkpoint(distribution=model.distribution).save(tmp_path / "flow")
     other = tic.glow([4, 4, 1], 1, 1, width=4, seed=1)
     tf.train.Checkpoint(distribution=other).restore(path).assert_consumed()
@@ -109,8 +114,8 @@ def test_a_checkpoint_restores_the_distribution(tmp_path):
     np.testing.assert_array_equal(other.log_prob(tf.identity(x)), expected)
 
 
-def test_a_saved_model_has_density_and_seeded_samples(tmp_path):
-    flow = trained(levels=1).distribution
+def test_a_saved_model_has_density_and_seeded_samples(model, tmp_path):
+    flow = model.distribution
 
     class Exported(tf.Module):
         def __init__(self):
@@ -133,8 +138,7 @@ def test_a_saved_model_has_density_and_seeded_samples(tmp_path):
     np.testing.assert_allclose(samples, flow.sample(3, seed=seed), rtol=1e-4, atol=1e-3)
 
 
-def test_export_serves_the_density(tmp_path):
-    model = trained(levels=1)
+def test_export_serves_the_density(model, tmp_path):
     model.export(
         tmp_path / "exported",
         input_signature=[keras.InputSpec(shape=[None, 4, 4, 1], dtype="float32")],
