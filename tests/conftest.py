@@ -2,8 +2,12 @@
 
 import collections
 import contextlib
+import os
 
 import pytest
+
+# Programs run once or twice here: what it takes to compile them well is not earned back.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 
 def pytest_terminal_summary(terminalreporter):
