@@ -147,14 +147,34 @@ def test_fit_without_conditions_says_what_is_missing():
         model.predict(x, labels)
 
 
-def test_a_condition_passes_by_name_through_a_plain_chain():
+@pytest.mark.parametrize("chain_of", [tfb.Chain, tic.ConditionalChain])
+def test_a_condition_passes_by_name_through_a_chain(chain_of):
     coupling = away_from_initial(
         tic.AffineCoupling.trainable([4, 4, 2], condition_size=2, width=4, seed=0)
     )
-    chain = tfb.Chain([tfb.Scale(2.0), coupling])
+    chain = chain_of([tfb.Scale(2.0), coupling])
     x, context = tf.ones([3, 4, 4, 2]), tf.constant([1.0, -1.0])
     by_name = chain.inverse(x, affine_coupling={"condition": context})
     np.testing.assert_allclose(by_name, coupling.inverse(x / 2.0, condition=context), rtol=1e-6)
+
+
+def test_one_layer_that_takes_a_condition_is_enough():
+    coupling = tic.AffineCoupling.trainable([4], condition_size=2, width=4)
+    assert tic.ConditionalChain([tfb.Scale(2.0), coupling]).takes_condition
+    assert not tic.ConditionalChain([tfb.Scale(2.0)]).takes_condition
+
+
+def test_booleans_are_labels_and_contexts_of_another_precision_are_cast():
+    coupling = away_from_initial(tic.AffineCoupling.trainable([4], condition_size=2, width=4))
+    base = tfd.Sample(tfd.Normal(0.0, 1.0), [4])
+    model = tic.FlowModel(tfd.TransformedDistribution(base, coupling))
+    x, labels = tf.random.stateless_normal([3, 4], [0, 0]), np.array([True, False, True])
+    expected = model((x, labels.astype(np.int32)))
+    np.testing.assert_allclose(model((x, tf.constant(labels))), expected, rtol=1e-6)
+    contexts = tf.one_hot(labels.astype(np.int32), 2, dtype=tf.float64)
+    np.testing.assert_allclose(model((x, contexts)), expected, rtol=1e-6)
+    samples = model.sample(3, condition=contexts, seed=0)
+    np.testing.assert_allclose(samples, model.sample(3, condition=labels, seed=0), rtol=1e-6)
 
 
 AS_LABELS = {
