@@ -265,6 +265,14 @@ def test_asinh_and_its_slope(dtype):
     np.testing.assert_allclose(tape.gradient(value, x), slope, rtol=8 * precision)
 
 
+def test_the_networks_of_a_quad_coupling_are_drawn_apart():
+    coupling = tic.QuadCoupling.trainable([4, 4, 8], width=5, seed=0)
+    kernels = [network.get_layer("hidden_2").kernel.numpy() for network in coupling.networks]
+    assert len(kernels) == 3
+    for i in range(3):
+        assert np.all(kernels[i] != kernels[i - 1])
+
+
 def test_quad_coupling_needs_three_networks():
     with pytest.raises(ValueError, match="needs three networks; got 1"):
         tic.QuadCoupling([tic.networks.conv_net([4, 4, 1], 2)])
@@ -291,6 +299,13 @@ def test_act_norm_statistics_after_initialisation(shape):
     np.testing.assert_allclose(z.std(axes), 1.0, atol=1e-5)
 
 
+def test_act_norm_scales_small_deviations_up_to_one():
+    norm = tic.ActNorm.trainable([2])
+    x = 5.0 + 1e-3 * np.random.default_rng(0).normal(size=[200, 2]).astype(np.float32)
+    norm.initialize(x)
+    np.testing.assert_allclose(np.std(norm.inverse(x), 0), 1.0, rtol=1e-3)
+
+
 def test_act_norm_stays_finite_on_a_constant_channel():
     norm = tic.ActNorm.trainable([4, 4, 1])
     norm.initialize(tf.ones([10, 4, 4, 1]))
@@ -312,6 +327,12 @@ def test_squeeze_moves_blocks_into_channels():
     assert tic.Squeeze(3).inverse(tf.zeros([9, 6, 1])).shape == (3, 2, 9)
     assert list(tic.Squeeze().inverse_event_shape_tensor([4, 6, 3])) == [2, 3, 12]
     assert list(tic.Squeeze().forward_event_shape_tensor([2, 3, 12])) == [4, 6, 3]
+
+
+def test_squeeze_of_blocks_of_one_pixel_changes_nothing():
+    squeeze, x = tic.Squeeze(block_size=1), tf.random.stateless_normal([2, 4, 4, 3], [0, 0])
+    np.testing.assert_array_equal(squeeze.inverse(x), x)
+    np.testing.assert_array_equal(squeeze.forward(tf.identity(x)), x)
 
 
 def test_squeeze_of_an_odd_image():

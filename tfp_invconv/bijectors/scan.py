@@ -11,7 +11,6 @@ from tfp_invconv import _parameters as params
 from tfp_invconv import _stacked_networks as stacked_networks
 from tfp_invconv.bijectors import _loops, _stacking
 from tfp_invconv.bijectors._one_pass import OnePassBijector
-from tfp_invconv.bijectors.conditional_chain import ConditionalChain
 
 tfb = tfp.bijectors
 
@@ -328,7 +327,6 @@ def unrolled(bijector):
     """The bijector with a chain of today's steps for each `Scan` in it."""
 
     def chain(scan):
-        make = ConditionalChain if scan.takes_condition else tfb.Chain
-        return make([unrolled(step) for step in scan])
+        return tfb.Chain([unrolled(step) for step in scan])
 
     return _stacking.replaced(bijector, chain, lambda value: isinstance(value, Scan))
