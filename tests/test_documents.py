@@ -58,3 +58,7 @@ def test_python_of_a_page_runs(page, quick):
     names = {"__name__": "page"}
     for block in python_blocks(page):
         exec(compile(block, page, "exec"), names)
+        if page == "README.md" and "sevens" in block:
+            assert names["sevens"].shape == (100, 8, 8, 1)
+            assert np.isfinite(names["log_prob"]).all() and len(names["log_prob"]) == 100
+            assert Path("flow.keras").exists()

@@ -23,15 +23,6 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 SMALL = ["--levels", "1", "--depth", "1", "--width", "4", "--dropout", "0"]
 
 
-def readme_snippet(words):
-    """The Python block of the README that has these words."""
-    readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
-    (snippet,) = [
-        block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if words in block
-    ]
-    return snippet
-
-
 def start(script, *arguments):
     return subprocess.Popen(
         [sys.executable, "-u", EXAMPLES / script, *map(str, arguments)],
@@ -385,21 +376,3 @@ def test_benchmark_prints_each_target_beside_its_figure(tmp_path):
     assert output.count("target ") == len(targets) >= 24
     held = sum(row["value"] <= row["target"] for row in targets)
     assert f"{held} of {len(targets)} targets met" in output
-
-
-def test_conditional_flow_of_the_readme(tmp_path, monkeypatch):
-    snippet = readme_snippet("conditional=10")
-    for long, short in (
-        ('"train"', '"train[:200]"'),
-        ("levels=2, depth=4", "levels=1, depth=1, width=4"),
-        ("epochs=20", "epochs=5, verbose=0"),
-    ):
-        assert long in snippet
-        snippet = snippet.replace(long, short)
-    monkeypatch.chdir(tmp_path)
-    names = {}
-    exec(snippet, names)
-    assert names["sevens"].shape == (100, 8, 8, 1)
-    assert np.isfinite(names["log_prob"]).all() and len(names["log_prob"]) == 100
-    assert (tmp_path / "flow.keras").exists()
-    assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["epoch-0005.png"]

@@ -21,14 +21,15 @@ from tfp_invconv.data import _builders, load_images  # noqa: E402
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
-# Batches enough for a kill in their midst, of an epoch after the first.
+# Enough for a kill in the midst of an epoch after the first.
+EPOCHS = 12
 SMALL = {
-    "train_image_flow": "--levels 1 --depth 1 --width 4 --dropout 0.1 --epochs 30 --batch-size 500 "
+    "train_image_flow": "--levels 1 --depth 1 --width 4 --dropout 0.1 --batch-size 500 "
     "--compare 1x1/affine --seeds 0 1",
     "train_density": "--dataset small_vectors --models conf --depth 1 --width 4 --dropout 0.1 "
-    "--epochs 30 --patience 30 --batch-size 100",
+    "--patience 30 --batch-size 100",
     "train_vae": "--dataset digits --posteriors conf --flows 1 --latents 4 --width 4 --samples 3 "
-    "--epochs 30 --batch-size 500",
+    "--batch-size 500",
 }
 FIGURES = {
     "train_image_flow": ("1x1-affine", "test_bits_per_dim"),
@@ -70,7 +71,8 @@ def fixture_main(example, monkeypatch, data_dir):
     """Runs an experiment in this process: main(name, out, more options)."""
 
     def main(name, out, *more):
-        arguments = [*SMALL[name].split(), *more, "--data-dir", data_dir, "--out", out]
+        folders = ["--data-dir", data_dir, "--out", out]
+        arguments = [*SMALL[name].split(), "--epochs", EPOCHS, *more, *folders]
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
         example(name).main()
 
@@ -84,7 +86,7 @@ def read(name, out, seed=0):
 def start_and_kill(name, out, data_dir):
     """Kills the command, by kill -9, after an epoch that it has kept."""
     folder = out / FIGURES[name][0] / "0"
-    arguments = [*SMALL[name].split(), "--data-dir", data_dir, "--out", out]
+    arguments = [*SMALL[name].split(), "--epochs", EPOCHS, "--data-dir", data_dir, "--out", out]
     process = subprocess.Popen(
         [sys.executable, EXAMPLES / f"{name}.py", *map(str, arguments)],
         stdout=subprocess.DEVNULL,
@@ -96,7 +98,7 @@ def start_and_kill(name, out, data_dir):
     assert process.wait() == -signal.SIGKILL
     assert not (folder / "results.json").exists()
     with np.load(folder / "training.npz") as state:
-        assert 1 <= len(json.loads(str(state["record"]))["history"]) < 30
+        assert 1 <= len(json.loads(str(state["record"]))["history"]) < EPOCHS
 
 
 @pytest.mark.parametrize("name", list(SMALL))
@@ -108,7 +110,7 @@ def test_killed_and_started_again_it_ends_as_if_undisturbed(name, main, data_dir
     main(name, undisturbed, "--seeds", 0)
     key = FIGURES[name][1]
     first, second = (read(name, out) for out in (killed, undisturbed))
-    assert first["epochs_done"] == second["epochs_done"] == 30
+    assert first["epochs_done"] == second["epochs_done"] == EPOCHS
     np.testing.assert_allclose(first[key], second[key], rtol=1e-6)
     np.testing.assert_allclose(
         [value for _, value in first["curve"]], [value for _, value in second["curve"]], rtol=1e-6
