@@ -260,7 +260,9 @@ def test_results_are_written_whole_or_not_at_all(example, tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
-def test_check_samples_goes_on_where_it_stopped(end_of, tmp_path, capsys):
+def test_check_samples_goes_on_where_it_stopped(end_of, monkeypatch, tmp_path, capsys):
+    train = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda args, **kw: train([*args, *SMALL], **kw))
     kinds = ["--kinds", "1x1/additive", "1x1/affine"]
     options = ["--datasets", "digits", *kinds, "--epochs", 1, "--out", tmp_path]
     done = tmp_path / "digits" / "1x1-additive-1.0" / "results.json"
