@@ -106,10 +106,16 @@ def environment():
         names = [line for line in cpus.read_text().splitlines() if line.startswith("model name")]
         processor = names[0].partition(": ")[2] if names else processor
     return {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(["python", *map(without_folder, sys.argv)]),
         "versions": {"python": platform.python_version(), **versions},
         "machine": f"{os.cpu_count()} cores of {processor}",
     }
+
+
+def without_folder(argument):
+    """An argument; of an absolute path, which is that of one machine, the name alone."""
+    option, equals, value = argument.rpartition("=")
+    return f"{option}{equals}{Path(value).name}" if Path(value).is_absolute() else argument
 
 
 def mean_and_spread(values, form=".3f"):
