@@ -16,6 +16,7 @@ TEST = [
     *EXAMPLES,
     "hypothesis",
     "ipykernel",
+    # Without it the progress bar of TensorFlow Datasets warns in a notebook.
     "ipywidgets",
     "mypy",
     "nbclient",

@@ -1,8 +1,11 @@
-"""Adds up what tests have counted, and prints it below their results."""
+"""Runs examples, and adds up what tests have counted and prints it below their results."""
 
 import collections
 import contextlib
+import importlib
 import os
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -33,3 +36,21 @@ def refused(record_property):
         record_property("bad arguments refused", 1)
 
     return raises
+
+
+@pytest.fixture
+def example(monkeypatch):
+    """Imports an example as a module."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "examples")
+    return importlib.import_module
+
+
+@pytest.fixture
+def run_example(example, monkeypatch):
+    """Runs an example in this process, as a command with these arguments."""
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        example(name).main()
+
+    return run

@@ -23,11 +23,12 @@ def test_pages_have_python():
 
 @pytest.fixture(name="quick")
 def fixture_quick(monkeypatch, tmp_path):
-    """Two batches for each `fit`, random vectors for BSDS300's, files in a folder of the test's."""
+    """Five epochs of a batch for a `fit`, random vectors for BSDS300's, files in a new folder."""
     fit = tic.FlowModel.fit
 
     def short_fit(model, *args, **kwargs):
-        return fit(model, *args, **{**kwargs, "epochs": 1, "steps_per_epoch": 2, "verbose": 0})
+        short = {"epochs": 5, "steps_per_epoch": 1, "verbose": 0}
+        return fit(model, *args, **{**kwargs, **short})
 
     def some_vectors(name, split, batch_size):
         assert name in ("bsds300_patches",) and split in ("train", "validation")
@@ -62,3 +63,4 @@ def test_python_of_a_page_runs(page, quick):
             assert names["sevens"].shape == (100, 8, 8, 1)
             assert np.isfinite(names["log_prob"]).all() and len(names["log_prob"]) == 100
             assert Path("flow.keras").exists()
+            assert [path.name for path in Path("pictures").iterdir()] == ["epoch-0005.png"]

@@ -2,7 +2,6 @@
 
 import argparse
 import csv
-import importlib
 import json
 import os
 import re
@@ -33,21 +32,13 @@ def start(script, *arguments):
     )
 
 
-@pytest.fixture(name="example")
-def fixture_example(monkeypatch):
-    """Imports an example as a module."""
-    monkeypatch.syspath_prepend(EXAMPLES)
-    return importlib.import_module
-
-
 @pytest.fixture(name="end_of")
-def fixture_end_of(example, monkeypatch):
-    """Runs an example in this process, and returns its exit code or last words."""
+def fixture_end_of(run_example):
+    """Runs an example that ends by itself, and returns its exit code or last words."""
 
     def end_of(name, *arguments):
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
         with pytest.raises(SystemExit) as end:
-            example(name).main()
+            run_example(name, *arguments)
         return end.value.code
 
     return end_of
@@ -150,7 +141,7 @@ def test_the_optimizer_warms_up_cools_down_and_averages(example):
 
 
 def test_a_comparison_has_all_kinds_in_one_table_and_one_picture(
-    example, monkeypatch, tmp_path, capsys
+    example, run_example, monkeypatch, tmp_path, capsys
 ):
     script, drawn, savefig = example("train_image_flow"), [], Figure.savefig
 
@@ -173,9 +164,7 @@ def test_a_comparison_has_all_kinds_in_one_table_and_one_picture(
     monkeypatch.setattr(script, "run", run)
     monkeypatch.setattr(Figure, "savefig", note_and_save)
     kinds = ["1x1/affine", "emerging/quad"]
-    options = ["--compare", *kinds, "--seeds", "0", "1", "--out", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["x", *options])
-    script.main()
+    run_example("train_image_flow", "--compare", *kinds, "--seeds", 0, 1, "--out", tmp_path)
     rows = [f"| {kind} | 1,234 | 99 | 2.600 ± 0.141 | 15 | 6 | 40 |" for kind in kinds]
     table = (tmp_path / "comparison.md").read_text()
     assert table.splitlines()[2:] == rows and table in capsys.readouterr().out
@@ -201,17 +190,18 @@ def test_ratios_and_verdicts_of_the_benchmark(example, capsys):
     assert "ratio  2.00   target 2.5: met" in capsys.readouterr().out
 
 
-def test_train_distributed_writes_the_weights_it_evaluates(example, monkeypatch, tmp_path, capsys):
-    script = example("train_distributed")
+def test_train_distributed_writes_the_weights_it_evaluates(
+    example, run_example, monkeypatch, tmp_path, capsys
+):
     # Several devices are for test_distribution.py, which needs processes of its own.
-    monkeypatch.setattr(script, "make_strategy", lambda cpus: tf.distribute.get_strategy())
+    strategy = tf.distribute.get_strategy()
+    monkeypatch.setattr(example("train_distributed"), "make_strategy", lambda cpus: strategy)
     load, loaded = tic.data.load_images, []
     monkeypatch.setattr(
         tic.data, "load_images", lambda *args, **kw: loaded.append((args, kw)) or load(*args, **kw)
     )
-    options = ["--levels", "1", "--depth", "1", "--width", "4", "--epochs", "2", "--seed", "3"]
-    monkeypatch.setattr(sys, "argv", ["x", *options, "--out", str(tmp_path)])
-    script.main()
+    options = ["--levels", 1, "--depth", 1, "--width", 4, "--epochs", 2, "--seed", 3]
+    run_example("train_distributed", *options, "--out", tmp_path)
     given = {"data_dir": None, "size_multiple": 2, "seed": 3}
     assert loaded == [(("digits", split, 100), given) for split in ("train", "test")]
     output = capsys.readouterr().out

@@ -1,8 +1,8 @@
 """The experiments in examples/: killed and started again, given wrong folders, and their report."""
 
-import importlib
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -59,24 +59,15 @@ def fixture_data_dir(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(name="example")
-def fixture_example(monkeypatch):
-    """Imports an example as a module."""
-    monkeypatch.syspath_prepend(EXAMPLES)
-    return importlib.import_module
+def small(name, out, data_dir):
+    """The arguments of a small experiment."""
+    return [*SMALL[name].split(), "--epochs", EPOCHS, "--data-dir", data_dir, "--out", out]
 
 
 @pytest.fixture(name="main")
-def fixture_main(example, monkeypatch, data_dir):
-    """Runs an experiment in this process: main(name, out, more options)."""
-
-    def main(name, out, *more):
-        folders = ["--data-dir", data_dir, "--out", out]
-        arguments = [*SMALL[name].split(), "--epochs", EPOCHS, *more, *folders]
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
-        example(name).main()
-
-    return main
+def fixture_main(run_example, data_dir):
+    """Runs a small experiment in this process: main(name, out, more options)."""
+    return lambda name, out, *more: run_example(name, *small(name, out, data_dir), *more)
 
 
 def read(name, out, seed=0):
@@ -86,9 +77,8 @@ def read(name, out, seed=0):
 def start_and_kill(name, out, data_dir):
     """Kills the command, by kill -9, after an epoch that it has kept."""
     folder = out / FIGURES[name][0] / "0"
-    arguments = [*SMALL[name].split(), "--epochs", EPOCHS, "--data-dir", data_dir, "--out", out]
     process = subprocess.Popen(
-        [sys.executable, EXAMPLES / f"{name}.py", *map(str, arguments)],
+        [sys.executable, EXAMPLES / f"{name}.py", *map(str, small(name, out, data_dir))],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -118,6 +108,7 @@ def test_killed_and_started_again_it_ends_as_if_undisturbed(name, main, data_dir
     # Training has not stood still, so that this says something.
     assert abs(first["curve"][0][1] - first["curve"][-1][1]) > 1e-3
     assert first["command"].startswith("python ") and first["machine"] and first["versions"]
+    assert "--out killed" in first["command"] and str(tmp_path) not in first["command"]
     picture = tf.io.decode_png((killed / "comparison.png").read_bytes()).numpy()
     assert len(np.unique(picture.reshape(-1, picture.shape[-1]), axis=0)) > 10
     # Finished runs are read, not made again.
@@ -228,7 +219,9 @@ def test_importance_weights_average_to_the_likelihood(example, posterior):
     assert figures["test_negative_elbo"] > figures["test_nll"]
 
 
-def test_sampling_time_goes_on_with_what_is_not_done(example, monkeypatch, tmp_path, capsys):
+def test_sampling_time_goes_on_with_what_is_not_done(
+    example, run_example, monkeypatch, tmp_path, capsys
+):
     module, measured = example("sampling_time"), []
 
     def measure(args, shape):
@@ -240,12 +233,11 @@ def test_sampling_time_goes_on_with_what_is_not_done(example, monkeypatch, tmp_p
 
     monkeypatch.setattr(module, "measure", measure)
     monkeypatch.setattr(module, "set_threads", lambda args: None)
-    arguments = ["--shapes", "2x2x1", "4x4x1", "--convs", "1x1", "cinc", "--out", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["sampling_time.py", *arguments])
+    arguments = ["--shapes", "2x2x1", "4x4x1", "--convs", "1x1", "cinc", "--out", tmp_path]
     with pytest.raises(KeyboardInterrupt):
-        module.main()
+        run_example("sampling_time", *arguments)
     measured.append("interrupted")
-    module.main()
+    run_example("sampling_time", *arguments)
     assert measured == [[2, 2, 1], "interrupted", [4, 4, 1]]
     assert "| 4x4x1 | cinc | 3 (1 - 4) | 1.50 |" in capsys.readouterr().out
 
@@ -325,6 +317,11 @@ def test_the_report_is_open_without_results(example, tmp_path):
     assert len(lines) > 12
     assert all(line.count("|") == 8 for line in lines)
     assert all("| open |" in line for line in lines[2:])
+
+
+def test_committed_results_name_no_folder_of_a_machine():
+    paths = list((EXAMPLES / "results").rglob("results.json"))
+    assert paths and not [path for path in paths if re.search(r"[ =\"]/", path.read_text())]
 
 
 def test_the_readme_has_the_report_of_the_committed_results(example):
