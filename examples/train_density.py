@@ -1,16 +1,20 @@
-"""Density estimation of vectors: CONF beside Real NVP and Glow, and the best of these layers.
+"""Density estimation of vectors: CONF beside Real NVP, Glow and other couplings.
 
 Trains on a data set of `tic.data.load_vectors`
 
   realnvp  steps of ActNorm, affine coupling and reversed order
   glow     the same with a trainable mixing of the numbers, HouseholderQR1x1, before the coupling
   conf     as glow, with CONF's convolution coupling instead of the affine one
-  best     as glow, with a coupling that shifts, scales and then bends by a spline
+  spline   as glow, with a coupling that shifts, scales and then bends by a spline
+  sinh     as glow, with a coupling that shifts, scales and sets the weight and skew of the tails
 
 with the same networks, behind a Gaussian fitted to the training vectors: the flow starts where the
 Gaussian ends. What counts is the epoch with the best validation, and the moving average of the
 parameters there. Prints the mean log-density of the test vectors in nats, and its standard error
 over them; and over several --seeds the mean and the standard deviation.
+
+With --symmetric, for image patches, the density is the average of a flow's over the eight
+reflections and rotations of the patch, each of which the flow is trained on, at random.
 
 Killed at any moment, the same command goes on with the epoch that was not done.
 """
@@ -25,7 +29,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 import training
-from experiment import add_arguments, mean_and_spread, results_of, show
+from experiment import add_arguments, mean_and_spread, results_of, show, stop
 
 import tfp_invconv as tic
 
@@ -33,7 +37,7 @@ tfb, tfd = tfp.bijectors, tfp.distributions
 
 # What decides the results, besides the model and the seed.
 OPTIONS = ("dataset", "depth", "width", "dropout", "epochs", "minutes", "patience")
-OPTIONS += ("batch_size", "learning_rate")
+OPTIONS += ("batch_size", "learning_rate", "symmetric")
 
 LOG_SCALE_BOUND = 2.0
 NUM_FILTERS = 2
@@ -56,6 +60,7 @@ def parse_arguments():
     add("--patience", type=int, default=5, help="epochs without a better validation (5)")
     add("--batch-size", type=int, default=256, help="vectors in a batch (256)")
     add("--learning-rate", type=float, default=3e-3, help="highest learning rate (0.003)")
+    add("--symmetric", action="store_true", help="average over a patch's symmetries")
     add("--seeds", type=int, nargs="+", default=[0], help="of parameters and data order (0)")
     add_arguments(parser, "runs/train_density/DATASET")
     args = parser.parse_args()
@@ -109,24 +114,39 @@ def convolution_coupling(size, seed, args):
 
 def spline_coupling(size, seed, args):
     net = network(size - size // 2, (3 * PIECES + 1) * (size // 2), seed, args)
-    return tic.ChannelCoupling([net], bend, event_ndims=1)
+    return tic.ChannelCoupling([net], spline, event_ndims=1)
 
 
-def bend(outputs):
+def sinh_coupling(size, seed, args):
+    net = network(size - size // 2, 4 * (size // 2), seed, args)
+    return tic.ChannelCoupling([net], sinh_arcsinh, event_ndims=1)
+
+
+def shift_and_scale(shift, h):
+    return tic.ActNorm(shift, LOG_SCALE_BOUND * tf.tanh(h / LOG_SCALE_BOUND))
+
+
+def spline(outputs):
     """Of what a network returned: a shift and a scale, and then, near zero, a spline."""
     count = 3 * PIECES + 1
     per_number = tf.concat([tf.shape(outputs)[:-1], [outputs.shape[-1] // count, count]], 0)
     parts = [1, 1, PIECES, PIECES, PIECES - 1]
     shift, h, widths, heights, slopes = tf.split(tf.reshape(outputs, per_number), parts, -1)
-    log_scale = LOG_SCALE_BOUND * tf.tanh(h / LOG_SCALE_BOUND)
 
     def sizes(h):
         return LEAST + (2 * REACH - PIECES * LEAST) * tf.nn.softmax(h)
 
     # Zeros make the identity: pieces of equal sizes, and slopes of one.
     slopes = LEAST + tf.nn.softplus(slopes + math.log(math.expm1(1 - LEAST)))
-    spline = tfb.RationalQuadraticSpline(sizes(widths), sizes(heights), slopes, range_min=-REACH)
-    return tfb.Chain([tic.ActNorm(shift[..., 0], log_scale[..., 0]), spline])
+    bend = tfb.RationalQuadraticSpline(sizes(widths), sizes(heights), slopes, range_min=-REACH)
+    return tfb.Chain([shift_and_scale(shift[..., 0], h[..., 0]), bend])
+
+
+def sinh_arcsinh(outputs):
+    """The same with tails of other weight and skew: sinh((arcsinh(x) + skewness) tailweight)."""
+    shift, h, skewness, log_tailweight = tf.split(outputs, 4, -1)
+    bend = tfb.SinhArcsinh(tf.tanh(skewness), tf.exp(tf.tanh(log_tailweight)))
+    return tfb.Chain([shift_and_scale(shift, h), bend])
 
 
 # Whether there is a mixing, and the coupling.
@@ -134,7 +154,8 @@ MODELS = {
     "realnvp": (False, affine_coupling),
     "glow": (True, affine_coupling),
     "conf": (True, convolution_coupling),
-    "best": (True, spline_coupling),
+    "spline": (True, spline_coupling),
+    "sinh": (True, sinh_coupling),
 }
 
 
@@ -159,6 +180,38 @@ def make_flow(model, gaussian, args, seed):
     return tfd.TransformedDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), [size]), bijector)
 
 
+def symmetries():
+    """What the eight reflections and rotations of an 8x8 patch make of its 63 numbers: matrices."""
+    places = np.arange(64).reshape(8, 8)
+    rotated = [np.rot90(places, turns) for turns in range(4)]
+    moved = [np.ravel(patch) for turned in rotated for patch in (turned, turned.T)]
+    # The patch's last pixel is minus the sum of the others.
+    whole = np.concatenate([np.eye(63), -np.ones([1, 63])]).astype(np.float32)
+    return np.stack([whole[order[:-1]] for order in moved])
+
+
+def moved_at_random(vectors, batch_size, seed):
+    """Batches of patches, each moved by one of their symmetries, anew at every epoch."""
+    size = vectors.element_spec.shape[-1]
+    if size != 63:
+        stop(f"--symmetric needs the 63 numbers of an 8x8 patch, and these vectors have {size}")
+    matrices = tf.constant(symmetries())
+    numbers = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).batch(batch_size)
+
+    def move(batch, numbers):
+        chosen = tf.gather(matrices, numbers[: tf.shape(batch)[0]] % len(matrices))
+        return tf.linalg.matvec(chosen, batch)
+
+    return tf.data.Dataset.zip(vectors, numbers).map(move).prefetch(tf.data.AUTOTUNE)
+
+
+def averaged(flow):
+    """The density of patches that is the average of a flow's over their symmetries."""
+    move = tfb.ScaleMatvecLU(*tf.linalg.lu(tf.constant(symmetries())))
+    moved = tfd.TransformedDistribution(flow, move)
+    return tfd.MixtureSameFamily(tfd.Categorical(tf.zeros(len(symmetries()))), moved)
+
+
 def train(args, options, out):
     """Trains one flow, prints and returns what it learned."""
     name, seed = options["model"], options["seed"]
@@ -168,17 +221,20 @@ def train(args, options, out):
     validation, test = load("validation", 1000), load("test", 1000)
     numbers = np.concatenate(list(train_vectors.as_numpy_iterator())).astype(np.float64)
     gaussian = numbers.mean(0), np.cov(numbers, rowvar=False)
-    model = tic.FlowModel(make_flow(name, gaussian, args, seed))
+    flow = make_flow(name, gaussian, args, seed)
+    model = density = tic.FlowModel(flow)
+    if args.symmetric:
+        train_vectors = moved_at_random(train_vectors, args.batch_size, seed)
+        density = tic.FlowModel(averaged(flow))
     stopping = dict(patience=args.patience, validation_data=validation)
     results, history = training.train(name, model, train_vectors, args, options, out, **stopping)
     if results["diverged"]:
         return results
-    log_prob = model.predict(test, verbose=0)
     results |= {
-        "test_nats": float(np.mean(log_prob)),
-        "test_nats_standard_error": float(np.std(log_prob) / math.sqrt(len(log_prob))),
-        "validation_nats": mean_nats(model, validation),
-        "train_nats": mean_nats(model, load("train[:10%]", 1000)),
+        **nats("test", density, test),
+        **nats("validation", density, validation),
+        **nats("train", density, load("train[:10%]", 1000)),
+        **(nats("flow_test", model, test) if args.symmetric else {}),
         "gaussian_test_nats": gaussian_nats(gaussian, test),
         "curve": [[row["seconds"], -row["val_loss"]] for row in history],
     }
@@ -189,8 +245,13 @@ def train(args, options, out):
     return results
 
 
-def mean_nats(model, vectors):
-    return -model.evaluate(vectors, verbose=0, return_dict=True)["loss"]
+def nats(split, model, vectors):
+    """The mean log-density of a split's vectors, and its standard error."""
+    log_prob = model.predict(vectors, verbose=0)
+    return {
+        f"{split}_nats": float(np.mean(log_prob)),
+        f"{split}_nats_standard_error": float(np.std(log_prob) / math.sqrt(len(log_prob))),
+    }
 
 
 def gaussian_nats(gaussian, vectors):

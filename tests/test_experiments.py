@@ -27,7 +27,7 @@ SMALL = {
     "train_image_flow": "--levels 1 --depth 1 --width 4 --dropout 0.1 --batch-size 500 "
     "--compare 1x1/affine --seeds 0 1",
     "train_density": "--dataset small_vectors --models conf --depth 1 --width 4 --dropout 0.1 "
-    "--patience 30 --batch-size 100",
+    "--patience 30 --batch-size 100 --symmetric",
     "train_vae": "--dataset digits --posteriors conf --flows 1 --latents 4 --width 4 --samples 3 "
     "--batch-size 500",
 }
@@ -39,13 +39,13 @@ FIGURES = {
 
 
 class SmallVectors(_builders.VectorBuilder):
-    NUM_FEATURES = 3
+    NUM_FEATURES = 63
 
     def _split_generators(self, dl_manager):
         rng = np.random.default_rng(0)
         sizes = {"train": 500, "validation": 100, "test": 100}
         return {
-            split: self._generate_examples(rng.normal(size=[size, 3]).astype(np.float32) ** 3)
+            split: self._generate_examples(rng.normal(size=[size, 63]).astype(np.float32) ** 3)
             for split, size in sizes.items()
         }
 
@@ -173,7 +173,7 @@ def test_a_budget_too_short_for_an_epoch_says_so(main, tmp_path, capsys):
     assert results["epochs_done"] == 0 and results["minutes"] == 1e-6 and results["finished"]
 
 
-@pytest.mark.parametrize("model", ["realnvp", "glow", "conf", "best"])
+@pytest.mark.parametrize("model", ["realnvp", "glow", "conf", "spline", "sinh"])
 def test_a_flow_starts_as_the_gaussian_in_the_units_of_the_data(example, model):
     """So its density integrates to one, in whatever units."""
     args = example("argparse").Namespace(depth=2, width=8, dropout=0.0)
@@ -186,6 +186,50 @@ def test_a_flow_starts_as_the_gaussian_in_the_units_of_the_data(example, model):
     np.testing.assert_allclose(
         flow.log_prob(data.astype(np.float32)), normal.log_prob(data), rtol=1e-3
     )
+
+
+def vectors_of(patches):
+    return (patches - patches.mean((1, 2), keepdims=True)).reshape(len(patches), 64)[:, :63]
+
+
+def test_symmetries_are_the_reflections_and_rotations_of_patches(example):
+    patches = np.random.default_rng(0).normal(size=[2, 8, 8])
+    moved = np.einsum("sij,bj->sbi", example("train_density").symmetries(), vectors_of(patches))
+    mirrored = patches[:, :, ::-1]
+    expected = [np.rot90(p, turns, (1, 2)) for p in (patches, mirrored) for turns in range(4)]
+    assert sorted(np.round(np.ravel(m), 5).tolist() for m in moved) == sorted(
+        np.round(np.ravel(vectors_of(e)), 5).tolist() for e in expected
+    )
+
+
+def test_each_patch_is_moved_anew_by_any_of_its_symmetries(example):
+    module = example("train_density")
+    patch = vectors_of(np.random.default_rng(0).normal(size=[1, 8, 8])).astype(np.float32)
+    vectors = tf.data.Dataset.from_tensors(patch).repeat(300).unbatch().batch(100)
+    moved = module.moved_at_random(vectors, 100, seed=0)
+    epochs = [np.concatenate(list(moved.as_numpy_iterator())) for _ in range(2)]
+    all_moved = module.symmetries() @ patch[0]
+    chosen = [np.abs(epoch[:, None] - all_moved).max(-1) for epoch in epochs]
+    assert all(np.all(c.min(1) < 1e-5) for c in chosen)
+    first, second = (c.argmin(1) for c in chosen)
+    assert set(first) == set(range(8)) and np.any(first[:100] != first[100:200])
+    assert np.any(first != second)
+
+
+def test_the_averaged_density_is_that_of_each_symmetry(example):
+    module = example("train_density")
+    scale = np.linspace(1.0, 2.0, 63).astype(np.float32)
+    flow = tfp.distributions.MultivariateNormalDiag(np.zeros(63, np.float32), scale)
+    patches = vectors_of(np.random.default_rng(0).normal(size=[3, 8, 8])).astype(np.float32)
+    found = module.averaged(flow).log_prob(patches)
+    each = [flow.log_prob(patches @ matrix.T) for matrix in module.symmetries()]
+    np.testing.assert_allclose(found, tf.reduce_logsumexp(each, 0) - np.log(8), rtol=1e-5)
+
+
+def test_symmetric_needs_patches(example):
+    vectors = tf.data.Dataset.from_tensors(tf.zeros([2, 6]))
+    with pytest.raises(SystemExit, match="needs the 63 numbers of an 8x8 patch, and .* have 6"):
+        example("train_density").moved_at_random(vectors, 2, seed=0)
 
 
 def test_planar_flows_have_their_log_determinant(example):
