@@ -130,12 +130,14 @@ def test_digits_lost_to_rounding_are_counted_in_eps():
 
 
 def test_growth_counts_against_what_the_layer_does_to_the_spread():
-    # Half of the numbers grow by 1e5: a mere scaling if in the data they are as much larger.
-    scales = np.array([1.0, 1.0, 1e5, 1e5])
-    (layer,) = silent(flow_of([scale(scales)]), scales * numbers([50, 4]))
-    assert layer.growth_on_data > 1e4 and layer.verdict == "ok"
-    (layer,) = silent(flow_of([scale(scales)]), numbers([50, 4]))
-    assert layer.round_trip < 1e-14 and layer.verdict == "loses 4 of 16 digits"
+    # Half of the numbers grow: a mere scaling if in the data they are as much larger.
+    verdicts = {5e2: "ok", 5e3: "loses 3 of 16 digits", 1e5: "loses 4 of 16 digits"}
+    for growth, verdict in verdicts.items():
+        scales = np.array([1.0, 1.0, growth, growth])
+        (layer,) = silent(flow_of([scale(scales)]), scales * numbers([50, 4]))
+        assert layer.growth_on_data > growth / 10 and layer.verdict == "ok"
+        (layer,) = silent(flow_of([scale(scales)]), numbers([50, 4]))
+        assert layer.round_trip < 1e-14 and layer.verdict == verdict
 
 
 @pytest.mark.parametrize(

@@ -174,6 +174,13 @@ t.fit(model, tic.callbacks.Backup(folder))
 """
 
 
+def test_after_a_backup_fit_begins_where_it_is_told_to(tmp_path):
+    for epochs, trained in ((1, [0]), (2, [1])):
+        model = compiled()
+        assert fit(model, tic.callbacks.Backup(tmp_path), epochs=epochs).epoch == trained
+    assert fit(model, epochs=1).epoch == [0]
+
+
 def test_a_full_disk_and_then_a_kill_in_a_process_of_its_own(tmp_path, record_property):
     run = subprocess.run(
         [sys.executable, "-c", FULL_AND_KILLED, Path(__file__).parent, tmp_path],
@@ -350,6 +357,8 @@ class TicTwins(_builders.VectorBuilder):
         random.seed(0)
         # Its folder is whole as soon as it is there.
         assert len(load_vectors("tic_twins", data_dir=self.data_dir_root)) == 1
+        folders = {path.name for path in (self.data_dir_root / "tic_twins").iterdir()}
+        assert len(folders - {"1.0.0"}) == 1  # that of the first process is still there
 
 
 def test_processes_with_one_seed_prepare_in_folders_of_their_own(tmp_path, record_property):

@@ -241,6 +241,10 @@ def test_names_are_readable_and_unique():
     assert "06.01.steps.00.act_norm.log_scale" in names  # in the next level
     again = tic.FlowModel(tic.glow, event_shape=[8, 8, 1], levels=2, depth=1, width=4)
     assert names == [variable.name for variable in again.flow_variables]
+    nameless = tic.ActNorm(tf.Variable([0.0, 0.0]), tf.Variable([0.0, 0.0]))
+    flow = tfd.TransformedDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), [2]), nameless)
+    found = [variable.name for variable in tic.FlowModel(flow).flow_variables]
+    assert found == ["act_norm.Variable", "act_norm.Variable_2"]
 
 
 def test_summary_shows_each_layer_with_its_parameters(capsys):
@@ -364,3 +368,5 @@ def test_a_constant_that_is_nan_is_an_error():
         flow = tfd.TransformedDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), [2]), chain)
         with pytest.raises(ValueError, match="`shift` must not be NaN"):
             tic.FlowModel(flow)
+    with pytest.raises(ValueError, match="`loc` must not be NaN"):
+        tic.FlowModel(tfd.MultivariateNormalDiag(tf.constant([np.nan, 0.0]), tf.Variable([1.0, 1])))

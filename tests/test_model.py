@@ -550,6 +550,7 @@ VALUES = {
     "scaled to [0, 1]": (lambda x: x / 256, r"from 0\.\d+ to 0\.\d+, and this is a flow of pixel"),
     "scaled to [-1, 1]": (lambda x: x / 128 - 1, "flow of pixel values from 0 to 256"),
     "far above": (lambda x: 8 * x, "flow of pixel values from 0 to 256"),
+    "far below": (lambda x: -8 * x, "flow of pixel values from 0 to 256"),
 }
 
 

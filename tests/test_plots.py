@@ -111,6 +111,16 @@ def test_comparison_draws_both_sides(tmp_path):
     assert 20 < ink_right.sum() < 1_000
 
 
+def test_comparison_has_as_many_columns_as_it_is_told(tmp_path):
+    images = np.zeros([4, 8, 8, 1])
+    heights = []
+    for columns in (None, 1, 4):
+        plots.comparison(images, images, tmp_path / "a.png", columns=columns)
+        heights.append(read_png(tmp_path / "a.png").shape[0])
+    square, tall, flat = heights
+    assert tall > 2 * square > 2 * flat
+
+
 def test_comparison_leaves_pyplot_alone(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # its import would be an error
     plots.comparison(np.zeros([1, 2, 2, 1]), np.zeros([1, 2, 2, 1]), tmp_path / "a.png")
