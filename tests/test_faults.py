@@ -356,15 +356,16 @@ class TicTwins(_builders.VectorBuilder):
     def other_process(self):
         random.seed(0)
         # Its folder is whole as soon as it is there.
-        assert len(load_vectors("tic_twins", data_dir=self.data_dir_root)) == 1
-        folders = {path.name for path in (self.data_dir_root / "tic_twins").iterdir()}
-        assert len(folders - {"1.0.0"}) == 1  # that of the first process is still there
+        TicTwins.found = len(load_vectors("tic_twins", data_dir=self.data_dir_root))
+        TicTwins.folders = [path.name for path in (self.data_dir_root / "tic_twins").iterdir()]
 
 
 def test_processes_with_one_seed_prepare_in_folders_of_their_own(tmp_path, record_property):
     random.seed(0)
     vectors = load_vectors("tic_twins", batch_size=20, data_dir=tmp_path)
     assert next(iter(vectors)).shape == [10, 1]
+    assert TicTwins.found == 1
+    assert len(TicTwins.folders) == 2  # the whole one, and still that of the first process
     assert [path.name for path in (tmp_path / "tic_twins").iterdir()] == ["1.0.0"]
     # And what is random after it does not depend on it.
     drawn = random.random()
