@@ -160,16 +160,24 @@ def test_deleted_flows_leave_no_graph_behind():
     assert not [r() for r in references if r() is not None]
 
 
-def test_a_deleted_model_leaves_nothing_in_the_caches():
+def test_a_deleted_model_leaves_nothing_behind():
+    graphs = []
+
+    class Traced(tic.FlowModel):
+        def train_step(self, data):
+            graphs.append(weakref.ref(tf.compat.v1.get_default_graph()))
+            return super().train_step(data)
+
     def train_and_sample():
         flow = tic.glow([4, 4, 1], 1, 2, width=4, conv="emerging", seed=0)
-        model = tic.FlowModel(flow)
+        model = Traced(flow)
         model.compile("adam")
         model.fit(np.random.default_rng(0).uniform(0, 256, [4, 4, 4, 1]), verbose=0)
         model.sample(2, seed=0)
         model.sample(2, seed=0, temperature=0.5)
         return [weakref.ref(o) for o in (model, flow, *flow.bijector.bijectors)]
 
-    references = train_and_sample()
+    references = train_and_sample() + graphs
     gc.collect()
+    assert graphs
     assert not [r() for r in references if r() is not None]

@@ -21,6 +21,16 @@ def with_an_axis(logs):
     return {k: tf.reshape(v, [1]) for k, v in logs.items()} if is_distributed() else logs
 
 
+def without_sums(step, data):
+    """A step of training, which sums no gradients over replicas where there are none.
+
+    Keras's optimizers do so in any replica's context, and TensorFlow keeps the graph of a sum.
+    """
+    if tf.distribute.has_strategy():
+        return step(data)
+    return tf.distribute.get_replica_context().merge_call(lambda _: step(data))
+
+
 def from_chief(batch, strategy):
     """The first replica's batch, on all machines: each may have shuffled in its own way."""
     if strategy.num_replicas_in_sync == 1:

@@ -249,7 +249,8 @@ class FlowModel(_saving.WholeFiles, keras.Model):
 
     def train_step(self, data):
         """As Keras's, the target being the condition where the distribution takes one."""
-        return _replicas.with_an_axis(super().train_step(self._pairs.of(data)))
+        logs = _replicas.without_sums(super().train_step, self._pairs.of(data))
+        return _replicas.with_an_axis(logs)
 
     def test_step(self, data):
         """As Keras's, the target being the condition where the distribution takes one."""
