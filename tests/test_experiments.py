@@ -26,15 +26,15 @@ EPOCHS = 12
 SMALL = {
     "train_image_flow": "--levels 1 --depth 1 --width 4 --dropout 0.1 --batch-size 500 "
     "--compare 1x1/affine --seeds 0 1",
-    "train_density": "--dataset small_vectors --models conf --depth 1 --width 4 --dropout 0.1 "
+    "train_density": "--dataset small_vectors --models realnvp --depth 1 --width 4 --dropout 0.1 "
     "--patience 30 --batch-size 100 --symmetric",
-    "train_vae": "--dataset digits --posteriors conf --flows 1 --latents 4 --width 4 --samples 3 "
+    "train_vae": "--dataset digits --posteriors planar --flows 1 --latents 4 --width 4 --samples 3 "
     "--batch-size 500",
 }
 FIGURES = {
     "train_image_flow": ("1x1-affine", "test_bits_per_dim"),
-    "train_density": ("conf", "test_nats"),
-    "train_vae": ("conf", "test_negative_elbo"),
+    "train_density": ("realnvp", "test_nats"),
+    "train_vae": ("planar", "test_negative_elbo"),
 }
 
 
@@ -144,15 +144,19 @@ def state_of(options):
 @pytest.mark.parametrize(
     "file, content, words",
     [
-        ("results.json", b'{"model": "conf", "epochs": 2}', r"is of a run with \{'dataset': None"),
+        (
+            "results.json",
+            b'{"model": "realnvp", "epochs": 2}',
+            r"is of a run with \{'dataset': None",
+        ),
         ("results.json", b"{", "results.json is damaged; remove it"),
         ("results.json", b"7", "results.json is damaged; remove it"),
         ("training.npz", b"PK\x03\x04 and half of it", "training.npz is damaged; remove it"),
-        ("training.npz", state_of({"model": "conf"}), r"training.npz is of a run with \{"),
+        ("training.npz", state_of({"model": "realnvp"}), r"training.npz is of a run with \{"),
     ],
 )
 def test_what_is_not_its_own_stays_and_is_an_error(main, tmp_path, file, content, words):
-    path = written(tmp_path / "conf" / "0" / file, content)
+    path = written(tmp_path / "realnvp" / "0" / file, content)
     with pytest.raises(SystemExit, match=words) as end:
         main("train_density", tmp_path)
     assert str(end.value).startswith("train_density: ")
