@@ -337,7 +337,7 @@ def test_a_claim_of_one_seed_has_standard_errors(example, tmp_path):
 def test_claims_with_a_limit(example, tmp_path):
     report = example("report")
     save(tmp_path / "data" / "a" / "0", nats=155.0, nats_standard_error=0.3, finished=True)
-    for limit, verdict in ((154.9, "holds"), (155.1, "does not hold")):
+    for limit, verdict in ((154.6, "holds"), (154.8, "does not hold")):
         assert report.above("data/a", "nats", limit, results=tmp_path)[2] == verdict
     save(tmp_path / "sampling_time" / "4x4x1", ms={"a": 3.0, "b": 2.0})
     for limit, verdict in ((1.6, "holds"), (1.4, "does not hold")):
