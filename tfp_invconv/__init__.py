@@ -1,27 +1,29 @@
 """Invertible convolutions and the couplings that go with them, as TFP bijectors."""
 
-from tfp_invconv import callbacks, data, networks, plots
-from tfp_invconv.bijectors.act_norm import ActNorm
-from tfp_invconv.bijectors.additive_coupling import AdditiveCoupling
-from tfp_invconv.bijectors.affine_coupling import AffineCoupling
-from tfp_invconv.bijectors.autoregressive_conv import AutoregressiveConv
-from tfp_invconv.bijectors.channel_coupling import ChannelCoupling
-from tfp_invconv.bijectors.cinc_3x3 import CInC3x3
-from tfp_invconv.bijectors.conditional_chain import ConditionalChain
-from tfp_invconv.bijectors.convolution_coupling import ConvolutionCoupling
-from tfp_invconv.bijectors.dct_symmetric_conv import DCTSymmetricConv
-from tfp_invconv.bijectors.emerging_conv import EmergingConv
-from tfp_invconv.bijectors.householder_qr_1x1 import HouseholderQR1x1
-from tfp_invconv.bijectors.partial_channels import PartialChannels
-from tfp_invconv.bijectors.periodic_conv import PeriodicConv
-from tfp_invconv.bijectors.quad_coupling import QuadCoupling
-from tfp_invconv.bijectors.s_log_gate import SLogGate
-from tfp_invconv.bijectors.scan import Scan
-from tfp_invconv.bijectors.squeeze import Squeeze
+from tfp_invconv import data, networks, plots
+from tfp_invconv.bijectors import (
+    ActNorm,
+    AdditiveCoupling,
+    AffineCoupling,
+    AutoregressiveConv,
+    ChannelCoupling,
+    CInC3x3,
+    ConditionalChain,
+    ConvolutionCoupling,
+    DCTSymmetricConv,
+    EmergingConv,
+    HouseholderQR1x1,
+    PartialChannels,
+    PeriodicConv,
+    QuadCoupling,
+    Scan,
+    SLogGate,
+    Squeeze,
+)
 from tfp_invconv.diagnostics import condition_report
 from tfp_invconv.flows import conf, glow
 from tfp_invconv.latents import interpolate, join_levels, split_levels
-from tfp_invconv.model import FlowModel
+from tfp_invconv.training import FlowModel, callbacks
 
 __all__ = [
     "ActNorm",

@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_invconv import _conditions, _variables
-from tfp_invconv import _parameters as params
-from tfp_invconv._types import TensorLike
+from tfp_invconv._utils import seeds
+from tfp_invconv._utils.types import TensorLike
+from tfp_invconv.bijectors import _conditions, _walk
 from tfp_invconv.bijectors.scan import unrolled
 
 tfb = tfp.bijectors
@@ -130,7 +130,7 @@ def condition_report(
         )
     bijector, base = unrolled(distribution.bijector), distribution.distribution
     x, batch = _checked(x, distribution)
-    noise_seed, step_seed = tfp.random.split_seed(params.stateless_seed(seed))
+    noise_seed, step_seed = tfp.random.split_seed(seeds.stateless_seed(seed))
     z = base.sample(batch[: batch.rank - base.batch_shape.rank], seed=noise_seed)
     kwargs = {}
     if condition is not None:
@@ -139,7 +139,7 @@ def condition_report(
     noise_calls = _recorded(bijector, "forward", z, kwargs)
     whole = [calls.pop() for calls in (data_calls, noise_calls)]
 
-    leaves = list(_variables.leaves(bijector, ""))
+    leaves = list(_walk.leaves(bijector, ""))
     expected = collections.Counter(id(layer) for _, layer in leaves)
     for calls in (data_calls, noise_calls):
         if collections.Counter(id(call.layer) for call in calls) != expected:
@@ -179,7 +179,7 @@ def _checked(x, distribution):
 
 def _recorded(bijector, method, value, kwargs):
     """The calls of the layers while `method` of the bijector runs, and last the one of it."""
-    layers = {id(layer) for _, layer in _variables.leaves(bijector, "")}
+    layers = {id(layer) for _, layer in _walk.leaves(bijector, "")}
     calls = []
 
     def recorder(layer, name):

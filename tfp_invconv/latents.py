@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_invconv import _parameters as params
-from tfp_invconv._types import TensorLike
+from tfp_invconv._utils import checks
+from tfp_invconv._utils.types import TensorLike
 from tfp_invconv.bijectors.squeeze import Squeeze
 
 tfd = tfp.distributions
@@ -44,9 +44,9 @@ def split_levels(latent: TensorLike, levels: int) -> list[tf.Tensor]:
     >>> [part.shape.as_list() for part in tic.split_levels(z, 2)]
     [[5, 4, 4, 2], [5, 2, 2, 8]]
     """
-    params.check_positive_integer(levels, "levels", "split_levels")
+    checks.check_positive_integer(levels, "levels", "split_levels")
     latent = tf.convert_to_tensor(latent)
-    params.check_event(latent, "split_levels", "[H, W, C]")
+    checks.check_event(latent, "split_levels", "[H, W, C]")
     height, width = latent.shape[-3:-1]
     if height % 2**levels or width % 2**levels:
         raise ValueError(
@@ -138,7 +138,7 @@ def interpolate(
             "interpolate: needs a distribution with a bijector, a tfd.TransformedDistribution; "
             f"got {distribution!r}."
         )
-    if not params.is_integer(count) or count < 2:
+    if not checks.is_integer(count) or count < 2:
         raise ValueError(f"interpolate: `count` must be an int of at least 2; got {count!r}.")
     start, end = (tf.convert_to_tensor(x, distribution.dtype) for x in (start, end))
     if start.shape != end.shape:

@@ -1,1 +1,39 @@
 """The bijectors, one layer a file."""
+
+from tfp_invconv.bijectors.act_norm import ActNorm
+from tfp_invconv.bijectors.additive_coupling import AdditiveCoupling
+from tfp_invconv.bijectors.affine_coupling import AffineCoupling
+from tfp_invconv.bijectors.autoregressive_conv import AutoregressiveConv
+from tfp_invconv.bijectors.channel_coupling import ChannelCoupling
+from tfp_invconv.bijectors.cinc_3x3 import CInC3x3
+from tfp_invconv.bijectors.conditional_chain import ConditionalChain
+from tfp_invconv.bijectors.convolution_coupling import ConvolutionCoupling
+from tfp_invconv.bijectors.dct_symmetric_conv import DCTSymmetricConv
+from tfp_invconv.bijectors.emerging_conv import EmergingConv
+from tfp_invconv.bijectors.householder_qr_1x1 import HouseholderQR1x1
+from tfp_invconv.bijectors.partial_channels import PartialChannels
+from tfp_invconv.bijectors.periodic_conv import PeriodicConv
+from tfp_invconv.bijectors.quad_coupling import QuadCoupling
+from tfp_invconv.bijectors.s_log_gate import SLogGate
+from tfp_invconv.bijectors.scan import Scan
+from tfp_invconv.bijectors.squeeze import Squeeze
+
+__all__ = [
+    "ActNorm",
+    "AdditiveCoupling",
+    "AffineCoupling",
+    "AutoregressiveConv",
+    "CInC3x3",
+    "ChannelCoupling",
+    "ConditionalChain",
+    "ConvolutionCoupling",
+    "DCTSymmetricConv",
+    "EmergingConv",
+    "HouseholderQR1x1",
+    "PartialChannels",
+    "PeriodicConv",
+    "QuadCoupling",
+    "SLogGate",
+    "Scan",
+    "Squeeze",
+]

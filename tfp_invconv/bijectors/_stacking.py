@@ -8,17 +8,17 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_invconv import _parameters as params
-from tfp_invconv import _stacked_networks as stacked_networks
-from tfp_invconv import _variables
-from tfp_invconv import networks as nets
+from tfp_invconv._utils import hidden_variables
+from tfp_invconv.bijectors import _base
+from tfp_invconv.bijectors import _stacked_networks as stacked_networks
+from tfp_invconv.networks import _calling
 
 tfb = tfp.bijectors
 
 
 def is_stack(value):
     """Whether it is a reference, a `tf.Variable` or a deferred tensor, or a stack of networks."""
-    return params.is_ref(value) or isinstance(value, stacked_networks.StackedNetwork)
+    return _base.is_ref(value) or isinstance(value, stacked_networks.StackedNetwork)
 
 
 def replaced(value, replace, is_part=is_stack):
@@ -117,7 +117,7 @@ class _Stacking:
 
     def _networks(self, networks, where):
         for network in networks:
-            nets.check_built(network, where)
+            _calling.check_built(network, where)
         _check_alike(
             [stacked_networks.structure(network) for network in networks], f"{where}'s layers"
         )
@@ -134,7 +134,7 @@ def _numbers_of(bijector):
         return []
     given = bijector.parameters
     others = (tfb.Bijector, list, tuple, dict, type(None))
-    return [k for k in tensors if not isinstance(given[k], others) and not params.is_ref(given[k])]
+    return [k for k in tensors if not isinstance(given[k], others) and not _base.is_ref(given[k])]
 
 
 def _stacked_variables(variables, where):
@@ -162,7 +162,7 @@ def _stacked_variables(variables, where):
 def _check_alike(values, where):
     if not _are_alike(values):
         raise ValueError(f"{where}: steps must be alike; got {values[0]!r} and others.")
-    hidden = _variables.hidden_in(values[0], set())
+    hidden = hidden_variables.hidden_in(values[0], set())
     if hidden:
         raise ValueError(
             f"{where}: variables in functions can't be stacked; got {hidden[0].name!r} in "

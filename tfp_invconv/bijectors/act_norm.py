@@ -6,9 +6,10 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow.python.eager import record
 
-from tfp_invconv import _parameters as params
-from tfp_invconv._types import DType, Shape, TensorLike
-from tfp_invconv.bijectors._hashed_once import ParameterBijector
+from tfp_invconv._utils import checks
+from tfp_invconv._utils.types import DType, Shape, TensorLike
+from tfp_invconv.bijectors import _base
+from tfp_invconv.bijectors._base import ParameterBijector
 
 tfb = tfp.bijectors
 
@@ -74,13 +75,11 @@ class ActNorm(ParameterBijector):
         """
         parameters = dict(locals())
         with tf.name_scope(name):
-            dtype = params.common_dtype(shift, log_scale)
-            self._shift = params.as_parameter(shift, dtype, "shift", name)
-            self._log_scale = params.as_parameter(log_scale, dtype, "log_scale", name)
-            params.check_shape(self._shift, "shift", name, "[..., C]")
-            params.check_shape(
-                self._log_scale, "log_scale", name, f"[..., {self._shift.shape[-1]}]"
-            )
+            dtype = _base.common_dtype(shift, log_scale)
+            self._shift = _base.as_parameter(shift, dtype, "shift", name)
+            self._log_scale = _base.as_parameter(log_scale, dtype, "log_scale", name)
+            _base.check_shape(self._shift, "shift", name, "[..., C]")
+            _base.check_shape(self._log_scale, "log_scale", name, f"[..., {self._shift.shape[-1]}]")
             # While true, the next evaluation first fits the layer to its input.
             self.awaits_data = False
             super().__init__(
@@ -114,7 +113,7 @@ class ActNorm(ParameterBijector):
         Returns:
           A layer with `tf.Variable`s of zeros.
         """
-        channels = params.event_channels(event_shape, name, ranks=(1, 3))
+        channels = checks.event_channels(event_shape, name, ranks=(1, 3))
         return cls(
             shift=tf.Variable(tf.zeros([channels], dtype), name="shift"),
             log_scale=tf.Variable(tf.zeros([channels], dtype), name="log_scale"),
@@ -196,12 +195,12 @@ class ActNorm(ParameterBijector):
             )
 
     def _inverse(self, y):
-        params.check_event(y, self.name, "[C]", self.shift.shape[-1])
+        checks.check_event(y, self.name, "[C]", self.shift.shape[-1])
         self._fit_if_awaiting(y)
         return (y + self.shift) * tf.exp(self.log_scale)
 
     def _forward(self, x):
-        params.check_event(x, self.name, "[C]", self.shift.shape[-1])
+        checks.check_event(x, self.name, "[C]", self.shift.shape[-1])
         return x * tf.exp(-self.log_scale) - self.shift
 
     def _inverse_log_det_jacobian(self, y):

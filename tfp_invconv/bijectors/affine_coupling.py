@@ -6,8 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfp_invconv import _parameters as params
-from tfp_invconv._types import DType, Shape
+from tfp_invconv._utils import checks
+from tfp_invconv._utils.types import DType, Shape
 from tfp_invconv.bijectors.act_norm import ActNorm
 from tfp_invconv.bijectors.channel_coupling import ChannelCoupling, bounded, make_networks
 
@@ -145,7 +145,7 @@ class AffineCoupling(ChannelCoupling):
 def check_log_scale_bound(bound, layer):
     """Raises a ValueError unless the bound is a positive number or "sigmoid"."""
     if bound != "sigmoid":
-        params.check_positive_number(bound, "log_scale_bound", layer, ' or "sigmoid"')
+        checks.check_positive_number(bound, "log_scale_bound", layer, ' or "sigmoid"')
 
 
 def shift_and_scale(outputs, log_scale_bound):

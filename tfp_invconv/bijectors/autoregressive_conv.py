@@ -3,9 +3,10 @@
 import numpy as np
 import tensorflow as tf
 
-from tfp_invconv import _parameters as params
-from tfp_invconv._types import DType, Shape, TensorLike
-from tfp_invconv.bijectors._hashed_once import ParameterBijector
+from tfp_invconv._utils import checks, seeds
+from tfp_invconv._utils.types import DType, Shape, TensorLike
+from tfp_invconv.bijectors import _base
+from tfp_invconv.bijectors._base import ParameterBijector
 from tfp_invconv.ops.causal_conv import CORNERS, causal_conv, dilated, triangular_kernel
 from tfp_invconv.ops.causal_solve import causal_solve, growth
 
@@ -91,14 +92,14 @@ class AutoregressiveConv(ParameterBijector):
         parameters = dict(locals())
         if corner not in CORNERS:
             raise ValueError(f"{name}: `corner` must be one of {CORNERS}; got {corner!r}.")
-        params.check_positive_integer(dilation, "dilation", name)
+        checks.check_positive_integer(dilation, "dilation", name)
         with tf.name_scope(name):
-            dtype = params.common_dtype(kernel, log_scale)
-            self._kernel = params.as_parameter(kernel, dtype, "kernel", name)
-            params.check_shape(self._kernel, "kernel", name, "[..., m, m, C, C]")
-            self._log_scale = params.as_parameter(log_scale, dtype, "log_scale", name)
+            dtype = _base.common_dtype(kernel, log_scale)
+            self._kernel = _base.as_parameter(kernel, dtype, "kernel", name)
+            _base.check_shape(self._kernel, "kernel", name, "[..., m, m, C, C]")
+            self._log_scale = _base.as_parameter(log_scale, dtype, "log_scale", name)
             channels = self._kernel.shape[-1]
-            params.check_shape(self._log_scale, "log_scale", name, f"[..., {channels}]")
+            _base.check_shape(self._log_scale, "log_scale", name, f"[..., {channels}]")
             self._corner = corner
             self._dilation = dilation
             super().__init__(
@@ -139,10 +140,10 @@ class AutoregressiveConv(ParameterBijector):
           A layer with `tf.Variable`s: a kernel of independent N(0, 0.05^2 / m^2) entries, and a
           `log_scale` of zeros.
         """
-        channels = params.event_channels(event_shape, cls.__name__)
-        params.check_positive_integer(kernel_size, "kernel_size", name)
+        channels = checks.event_channels(event_shape, cls.__name__)
+        checks.check_positive_integer(kernel_size, "kernel_size", name)
         shape = [kernel_size, kernel_size, channels, channels]
-        kernel = params.generator(seed).normal(scale=0.05 / kernel_size, size=shape)
+        kernel = seeds.generator(seed).normal(scale=0.05 / kernel_size, size=shape)
         return cls(
             kernel=tf.Variable(kernel, dtype=dtype, name="kernel"),
             log_scale=tf.Variable(tf.zeros([channels], dtype), name="log_scale"),
@@ -155,8 +156,8 @@ class AutoregressiveConv(ParameterBijector):
     @classmethod
     def _parameter_properties(cls, dtype):
         return dict(
-            kernel=params.properties(2, 2, "C", "C"),
-            log_scale=params.properties("C"),
+            kernel=_base.properties(2, 2, "C", "C"),
+            log_scale=_base.properties("C"),
         )
 
     @property
@@ -196,11 +197,11 @@ class AutoregressiveConv(ParameterBijector):
     def _inverse_log_det_jacobian(self, y):
         if self.log_scale is None:
             return tf.zeros([], self.dtype)
-        return params.num_pixels(y) * tf.reduce_sum(self.log_scale, -1)
+        return _base.num_pixels(y) * tf.reduce_sum(self.log_scale, -1)
 
     def _checked_taps(self, images):
         """The taps; how much their inverse grows depends on the size of the images."""
-        params.check_event(images, self.name, "[H, W, C]", self.kernel.shape[-1])
+        checks.check_event(images, self.name, "[H, W, C]", self.kernel.shape[-1])
         taps = self.taps()
         if not self.validate_args:
             return taps

@@ -7,10 +7,10 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_invconv import _conditions
-from tfp_invconv import _parameters as params
-from tfp_invconv import networks as nets
-from tfp_invconv.bijectors._one_pass import OnePassBijector
+from tfp_invconv._utils import checks, seeds
+from tfp_invconv.bijectors import _conditions
+from tfp_invconv.bijectors._base import OnePassBijector
+from tfp_invconv.networks import _calling, conv_net, mlp
 
 tfb = tfp.bijectors
 
@@ -78,10 +78,10 @@ class ChannelCoupling(OnePassBijector):
         if not networks:
             raise ValueError(f"{name}: needs at least one network; got none.")
         for network in networks:
-            nets.check_built(network, name)
+            _calling.check_built(network, name)
         # Keras layers are no tf.Modules: without this list their variables would not be found.
         self._networks = self._no_dependency(networks)
-        self._network_variables = nets.variables(networks)
+        self._network_variables = _calling.variables(networks)
         self._bijector_fn = bijector_fn
         super().__init__(
             forward_min_event_ndims=event_ndims,
@@ -112,12 +112,12 @@ class ChannelCoupling(OnePassBijector):
     @property
     def takes_condition(self) -> bool:
         """Whether a network has a second input, for the condition."""
-        return any(nets.takes_condition(network) for network in self.networks)
+        return any(_calling.takes_condition(network) for network in self.networks)
 
     @property
     def condition_size(self) -> int | None:
         """Numbers in a condition, or number of classes; None if the networks do not say."""
-        given = (nets.condition_size(network) for network in self.networks)
+        given = (_calling.condition_size(network) for network in self.networks)
         return next((size for size in given if size), None)
 
     def _inverse_and_log_det(self, y, condition=None):
@@ -150,7 +150,7 @@ class ChannelCoupling(OnePassBijector):
 
     def _split(self, x):
         event = "[H, W, C]" if self.forward_min_event_ndims == 3 else "[N]"
-        params.check_event(x, self.name, event)
+        checks.check_event(x, self.name, event)
         count = len(self.networks) + 1
         if x.shape[-1] < count:
             raise ValueError(
@@ -165,7 +165,7 @@ class ChannelCoupling(OnePassBijector):
         batch = tf.shape(x)[:-ndims]
         flat = tf.reshape(x, tf.concat([[-1], tf.shape(x)[-ndims:]], 0))
         flat.set_shape([None, *x.shape[-ndims:]])
-        nets.check_input(network, flat, self.name)
+        _calling.check_input(network, flat, self.name)
         if condition is not None:
             size = self.condition_size
             condition = _conditions.vectors(condition, batch.shape[0], size, self.name)
@@ -173,7 +173,7 @@ class ChannelCoupling(OnePassBijector):
         is_empty = 0 in x.shape[:-ndims]
         if is_empty:  # Keras's convolutions fail on a batch without examples.
             flat, condition = tf.nest.map_structure(_with_one_more, (flat, condition))
-        h = nets.call(network, flat, condition, self.name)
+        h = _calling.call(network, flat, condition, self.name)
         h = h[:0] if is_empty else h
         outputs = tf.reshape(h, tf.concat([batch, tf.shape(h)[1:]], 0))
         outputs.set_shape(x.shape[:-ndims] + h.shape[1:])
@@ -244,14 +244,14 @@ def make_networks(
     Returns:
       A list of `count` - 1 built Keras models.
     """
-    channels = params.event_channels(event_shape, layer, ranks=(1, 3))
+    channels = checks.event_channels(event_shape, layer, ranks=(1, 3))
     if channels < count:
         raise ValueError(
             f"{layer}: needs at least {count} channels for {count} parts; got the event shape "
             f"{event_shape}."
         )
     sizes = part_sizes(channels, count)
-    make = nets.conv_net if len(event_shape) == 3 else nets.mlp
+    make = conv_net if len(event_shape) == 3 else mlp
     return [
         make(
             [*event_shape[:-1], sum(sizes[: i + 1])],
@@ -262,5 +262,5 @@ def make_networks(
             seed=part_seed,
             dtype=dtype,
         )
-        for i, part_seed in enumerate(params.spawn_seeds(seed, count - 1))
+        for i, part_seed in enumerate(seeds.spawn_seeds(seed, count - 1))
     ]

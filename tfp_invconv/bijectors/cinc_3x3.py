@@ -2,9 +2,10 @@
 
 import tensorflow as tf
 
-from tfp_invconv import _parameters as params
-from tfp_invconv._types import DType, Shape, TensorLike
-from tfp_invconv.bijectors._hashed_once import ParameterBijector
+from tfp_invconv._utils import checks, seeds
+from tfp_invconv._utils.types import DType, Shape, TensorLike
+from tfp_invconv.bijectors import _base
+from tfp_invconv.bijectors._base import ParameterBijector
 from tfp_invconv.bijectors.autoregressive_conv import AutoregressiveConv
 
 
@@ -73,10 +74,10 @@ class CInC3x3(ParameterBijector):
         """
         parameters = dict(locals())
         with tf.name_scope(name):
-            dtype = params.common_dtype(kernel, log_scale)
-            self._kernel = params.as_parameter(kernel, dtype, "kernel", name)
-            params.check_shape(self._kernel, "kernel", name, "[..., 3, 3, C, C]")
-            self._log_scale = params.as_parameter(log_scale, dtype, "log_scale", name)
+            dtype = _base.common_dtype(kernel, log_scale)
+            self._kernel = _base.as_parameter(kernel, dtype, "kernel", name)
+            _base.check_shape(self._kernel, "kernel", name, "[..., 3, 3, C, C]")
+            self._log_scale = _base.as_parameter(log_scale, dtype, "log_scale", name)
             self._conv = AutoregressiveConv(
                 self._kernel, self._log_scale, validate_args=validate_args, name=name
             )
@@ -114,8 +115,8 @@ class CInC3x3(ParameterBijector):
           A layer with `tf.Variable`s: a kernel of independent N(0, (0.05 / 3)^2) entries, and
           `log_scale`, if any, of zeros.
         """
-        channels = params.event_channels(event_shape, cls.__name__)
-        kernel = params.generator(seed).normal(scale=0.05 / 3, size=[3, 3, channels, channels])
+        channels = checks.event_channels(event_shape, cls.__name__)
+        kernel = seeds.generator(seed).normal(scale=0.05 / 3, size=[3, 3, channels, channels])
         log_scale = tf.Variable(tf.zeros([channels], dtype), name="log_scale")
         return cls(
             kernel=tf.Variable(kernel, dtype=dtype, name="kernel"),
@@ -127,8 +128,8 @@ class CInC3x3(ParameterBijector):
     @classmethod
     def _parameter_properties(cls, dtype):
         return dict(
-            kernel=params.properties(3, 3, "C", "C"),
-            log_scale=params.properties("C"),
+            kernel=_base.properties(3, 3, "C", "C"),
+            log_scale=_base.properties("C"),
         )
 
     @property

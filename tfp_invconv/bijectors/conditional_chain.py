@@ -2,7 +2,7 @@
 
 from tensorflow_probability.python.bijectors import chain
 
-from tfp_invconv import _conditions
+from tfp_invconv.bijectors import _conditions
 
 
 # Not `tfb.Chain`: that one insists on layers without networks, or makes a plain chain instead.

@@ -7,12 +7,13 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_invconv import _parameters as params
-from tfp_invconv import networks as nets
-from tfp_invconv._types import DType, Shape, TensorLike
+from tfp_invconv._utils import checks
+from tfp_invconv._utils.types import DType, Shape, TensorLike
+from tfp_invconv.bijectors import _base
 from tfp_invconv.bijectors.channel_coupling import ChannelCoupling, bounded, make_networks
 from tfp_invconv.bijectors.dct_symmetric_conv import DCTSymmetricConv
 from tfp_invconv.bijectors.s_log_gate import SLogGate
+from tfp_invconv.networks._building import variable_dtype
 
 tfb = tfp.bijectors
 
@@ -93,11 +94,11 @@ class ConvolutionCoupling(ChannelCoupling):
           InvalidArgumentError: if a gate overflows, with `validate_args=True`.
         """
         parameters = dict(locals())
-        params.check_positive_integer(num_filters, "num_filters", name)
+        checks.check_positive_integer(num_filters, "num_filters", name)
         self._num_filters = num_filters
-        dtype = params.common_dtype(log_alpha)
-        self._log_alpha = params.as_parameter(log_alpha, dtype, "log_alpha", name)
-        params.check_shape(self._log_alpha, "log_alpha", name, f"[..., {num_filters}, 2]")
+        dtype = _base.common_dtype(log_alpha)
+        self._log_alpha = _base.as_parameter(log_alpha, dtype, "log_alpha", name)
+        _base.check_shape(self._log_alpha, "log_alpha", name, f"[..., {num_filters}, 2]")
         super().__init__(
             [network],
             functools.partial(
@@ -146,7 +147,7 @@ class ConvolutionCoupling(ChannelCoupling):
           A layer with a network whose last layer is zero, and a `tf.Variable` `log_alpha`, in which
           each alpha is 0.1.
         """
-        params.check_positive_integer(num_filters, "num_filters", name)
+        checks.check_positive_integer(num_filters, "num_filters", name)
         (network,) = make_networks(
             event_shape,
             name,
@@ -162,7 +163,7 @@ class ConvolutionCoupling(ChannelCoupling):
             network,
             num_filters=num_filters,
             log_alpha=tf.Variable(
-                _initial_log_alpha(num_filters, nets.variable_dtype(dtype)), name="log_alpha"
+                _initial_log_alpha(num_filters, variable_dtype(dtype)), name="log_alpha"
             ),
             event_ndims=len(event_shape),
             validate_args=validate_args,

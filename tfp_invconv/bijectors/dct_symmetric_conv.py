@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_invconv import _parameters as params
-from tfp_invconv._types import DType, Shape, TensorLike
-from tfp_invconv.bijectors._hashed_once import ParameterBijector
+from tfp_invconv._utils import checks, seeds
+from tfp_invconv._utils.types import DType, Shape, TensorLike
+from tfp_invconv.bijectors import _base
+from tfp_invconv.bijectors._base import ParameterBijector
 from tfp_invconv.ops.symmetric_conv import dct1, symmetric_conv
 
 
@@ -78,17 +79,17 @@ class DCTSymmetricConv(ParameterBijector):
         """
         parameters = dict(locals())
         is_tuple = isinstance(axes, (tuple, list)) and len(axes) == len(set(axes)) > 0
-        if not is_tuple or not all(params.is_integer(axis) and axis < 0 for axis in axes):
+        if not is_tuple or not all(checks.is_integer(axis) and axis < 0 for axis in axes):
             raise ValueError(f"{name}: `axes` must be different negative ints; got {axes!r}.")
         with tf.name_scope(name):
-            dtype = params.common_dtype(log_response)
-            self._log_response = params.as_parameter(log_response, dtype, "log_response", name)
+            dtype = _base.common_dtype(log_response)
+            self._log_response = _base.as_parameter(log_response, dtype, "log_response", name)
             self._axes = tuple(int(axis) for axis in axes)
             event_ndims = -min(axes)
             letters = {1: ["N"], 3: ["H", "W", "C"]}
             sizes = letters.get(event_ndims, [f"N{i}" for i in range(event_ndims)])
             pattern = f"[..., {', '.join(sizes)}]"
-            params.check_shape(self._log_response, "log_response", name, pattern)
+            _base.check_shape(self._log_response, "log_response", name, pattern)
             super().__init__(
                 forward_min_event_ndims=event_ndims,
                 is_constant_jacobian=True,
@@ -121,7 +122,7 @@ class DCTSymmetricConv(ParameterBijector):
           A layer with a `tf.Variable`: `log_response` of independent N(0, 0.05^2) entries.
         """
         axes = _event_axes(event_shape, name)
-        noise = params.generator(seed).normal(scale=0.05, size=tuple(event_shape))
+        noise = seeds.generator(seed).normal(scale=0.05, size=tuple(event_shape))
         return cls(
             log_response=tf.Variable(noise, dtype=dtype, name="log_response"),
             axes=axes,
@@ -156,7 +157,7 @@ class DCTSymmetricConv(ParameterBijector):
           InvalidArgumentError: if the response is not positive, with `validate_args=True`.
         """
         axes = _event_axes(event_shape, name)
-        kernel = params.as_parameter(kernel, params.common_dtype(kernel), "kernel", name)
+        kernel = _base.as_parameter(kernel, _base.common_dtype(kernel), "kernel", name)
         rank = len(event_shape)
         fits = kernel.shape.rank is not None and kernel.shape.rank >= rank
         fits = fits and kernel.shape[-1] == event_shape[-1] if rank == 3 else fits
@@ -171,7 +172,7 @@ class DCTSymmetricConv(ParameterBijector):
         def log_response(taps):
             return tf.math.log(_response(taps, event_shape, axes))
 
-        if params.is_ref(kernel):
+        if _base.is_ref(kernel):
             values = tfp.util.DeferredTensor(
                 kernel, log_response, dtype=kernel.dtype, shape=batch + tuple(event_shape)
             )
@@ -224,7 +225,7 @@ class DCTSymmetricConv(ParameterBijector):
         return x if got[-rank:] == event else tf.ensure_shape(x, got[:-rank] + event)
 
     def _parameter_control_dependencies(self, is_init):
-        if not self.validate_args or is_init == params.is_ref(self.log_response):
+        if not self.validate_args or is_init == _base.is_ref(self.log_response):
             return []
         message = f"{self.name}: the frequency response is not positive and finite"
         return [tf.debugging.assert_all_finite(self.log_response, message)]
@@ -232,7 +233,7 @@ class DCTSymmetricConv(ParameterBijector):
 
 def _event_axes(event_shape, layer):
     """The axes of the convolution for an event [H, W, C] or [N]."""
-    params.event_channels(event_shape, layer, ranks=(1, 3))
+    checks.event_channels(event_shape, layer, ranks=(1, 3))
     return (-3, -2) if len(event_shape) == 3 else (-1,)
 
 

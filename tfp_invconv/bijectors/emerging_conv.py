@@ -2,9 +2,10 @@
 
 import tensorflow as tf
 
-from tfp_invconv import _parameters as params
-from tfp_invconv._types import DType, Shape, TensorLike
-from tfp_invconv.bijectors._hashed_once import ParameterBijector
+from tfp_invconv._utils import checks, seeds
+from tfp_invconv._utils.types import DType, Shape, TensorLike
+from tfp_invconv.bijectors import _base
+from tfp_invconv.bijectors._base import ParameterBijector
 from tfp_invconv.bijectors.autoregressive_conv import AutoregressiveConv
 
 
@@ -76,14 +77,14 @@ class EmergingConv(ParameterBijector):
         """
         parameters = dict(locals())
         with tf.name_scope(name):
-            dtype = params.common_dtype(kernel_1, kernel_2, log_scale_1, log_scale_2)
-            self._kernel_1 = params.as_parameter(kernel_1, dtype, "kernel_1", name)
-            self._kernel_2 = params.as_parameter(kernel_2, dtype, "kernel_2", name)
-            self._log_scale_1 = params.as_parameter(log_scale_1, dtype, "log_scale_1", name)
-            self._log_scale_2 = params.as_parameter(log_scale_2, dtype, "log_scale_2", name)
-            params.check_shape(self._kernel_1, "kernel_1", name, "[..., m, m, C, C]")
+            dtype = _base.common_dtype(kernel_1, kernel_2, log_scale_1, log_scale_2)
+            self._kernel_1 = _base.as_parameter(kernel_1, dtype, "kernel_1", name)
+            self._kernel_2 = _base.as_parameter(kernel_2, dtype, "kernel_2", name)
+            self._log_scale_1 = _base.as_parameter(log_scale_1, dtype, "log_scale_1", name)
+            self._log_scale_2 = _base.as_parameter(log_scale_2, dtype, "log_scale_2", name)
+            _base.check_shape(self._kernel_1, "kernel_1", name, "[..., m, m, C, C]")
             channels = self._kernel_1.shape[-1]
-            params.check_shape(
+            _base.check_shape(
                 self._kernel_2, "kernel_2", name, f"[..., m, m, {channels}, {channels}]"
             )
             self._dilation = dilation
@@ -137,14 +138,14 @@ class EmergingConv(ParameterBijector):
         Raises:
           ValueError: if `kernel_size` is not odd.
         """
-        params.check_positive_integer(kernel_size, "kernel_size", name)
+        checks.check_positive_integer(kernel_size, "kernel_size", name)
         if kernel_size % 2 == 0:
             raise ValueError(f"{name}: `kernel_size` must be odd; got {kernel_size}.")
         halves = [
             AutoregressiveConv.trainable(
                 event_shape, seed=s, dtype=dtype, kernel_size=(kernel_size + 1) // 2
             )
-            for s in params.spawn_seeds(seed, 2)
+            for s in seeds.spawn_seeds(seed, 2)
         ]
         return cls(
             kernel_1=tf.Variable(halves[0].kernel, name="kernel_1"),
@@ -159,10 +160,10 @@ class EmergingConv(ParameterBijector):
     @classmethod
     def _parameter_properties(cls, dtype):
         return dict(
-            kernel_1=params.properties(2, 2, "C", "C"),
-            kernel_2=params.properties(2, 2, "C", "C"),
-            log_scale_1=params.properties("C"),
-            log_scale_2=params.properties("C"),
+            kernel_1=_base.properties(2, 2, "C", "C"),
+            kernel_2=_base.properties(2, 2, "C", "C"),
+            log_scale_1=_base.properties("C"),
+            log_scale_2=_base.properties("C"),
         )
 
     @property
@@ -199,4 +200,4 @@ class EmergingConv(ParameterBijector):
     def _inverse_log_det_jacobian(self, y):
         scales = [s for s in (self.log_scale_1, self.log_scale_2) if s is not None]
         sums = [tf.reduce_sum(scale, -1) for scale in scales]
-        return params.num_pixels(y) * sum(sums, tf.zeros([], self.dtype))
+        return _base.num_pixels(y) * sum(sums, tf.zeros([], self.dtype))

@@ -2,9 +2,10 @@
 
 import tensorflow as tf
 
-from tfp_invconv import _parameters as params
-from tfp_invconv._types import DType, Shape, TensorLike
-from tfp_invconv.bijectors._hashed_once import ParameterBijector
+from tfp_invconv._utils import checks, seeds
+from tfp_invconv._utils.types import DType, Shape, TensorLike
+from tfp_invconv.bijectors import _base
+from tfp_invconv.bijectors._base import ParameterBijector
 from tfp_invconv.ops.householder import householder_product
 
 
@@ -69,14 +70,14 @@ class HouseholderQR1x1(ParameterBijector):
         """
         parameters = dict(locals())
         with tf.name_scope(name):
-            dtype = params.common_dtype(reflections, upper, log_scale)
-            self._reflections = params.as_parameter(reflections, dtype, "reflections", name)
-            self._upper = params.as_parameter(upper, dtype, "upper", name)
-            self._log_scale = params.as_parameter(log_scale, dtype, "log_scale", name)
-            params.check_shape(self._upper, "upper", name, "[..., C, C]")
+            dtype = _base.common_dtype(reflections, upper, log_scale)
+            self._reflections = _base.as_parameter(reflections, dtype, "reflections", name)
+            self._upper = _base.as_parameter(upper, dtype, "upper", name)
+            self._log_scale = _base.as_parameter(log_scale, dtype, "log_scale", name)
+            _base.check_shape(self._upper, "upper", name, "[..., C, C]")
             channels = self._upper.shape[-1]
-            params.check_shape(self._reflections, "reflections", name, f"[..., n, {channels}]")
-            params.check_shape(self._log_scale, "log_scale", name, f"[..., {channels}]")
+            _base.check_shape(self._reflections, "reflections", name, f"[..., n, {channels}]")
+            _base.check_shape(self._log_scale, "log_scale", name, f"[..., {channels}]")
             if self._reflections.shape[-2] > channels:
                 raise ValueError(
                     f"{name}: `reflections` must be at most C = {channels} vectors; got shape "
@@ -115,10 +116,10 @@ class HouseholderQR1x1(ParameterBijector):
         Returns:
           A layer with `tf.Variable`s: normal reflections, `upper` and `log_scale` zero.
         """
-        channels = params.event_channels(event_shape, name)
+        channels = checks.event_channels(event_shape, name)
         count = channels if num_reflections is None else num_reflections
-        params.check_positive_integer(count, "num_reflections", name)
-        reflections = params.generator(seed).normal(size=[count, channels])
+        checks.check_positive_integer(count, "num_reflections", name)
+        reflections = seeds.generator(seed).normal(size=[count, channels])
         return cls(
             reflections=tf.Variable(reflections, dtype=dtype, name="reflections"),
             upper=tf.Variable(tf.zeros([channels, channels], dtype), name="upper"),
@@ -130,9 +131,9 @@ class HouseholderQR1x1(ParameterBijector):
     @classmethod
     def _parameter_properties(cls, dtype):
         return dict(
-            reflections=params.properties("C", "C"),
-            upper=params.properties("C", "C"),
-            log_scale=params.properties("C"),
+            reflections=_base.properties("C", "C"),
+            upper=_base.properties("C", "C"),
+            log_scale=_base.properties("C"),
         )
 
     @property
@@ -161,21 +162,21 @@ class HouseholderQR1x1(ParameterBijector):
         return strict + tf.linalg.diag(tf.exp(self.log_scale))
 
     def _inverse(self, y):
-        params.check_event(y, self.name, "[H, W, C]", self.upper.shape[-1])
+        checks.check_event(y, self.name, "[H, W, C]", self.upper.shape[-1])
         return _at_each_pixel(y, tf.matmul(self.orthogonal(), self.triangular()))
 
     def _forward(self, x):
-        params.check_event(x, self.name, "[H, W, C]", self.upper.shape[-1])
+        checks.check_event(x, self.name, "[H, W, C]", self.upper.shape[-1])
         transposed = tf.linalg.matrix_transpose(self.orthogonal())
         return _at_each_pixel(
             x, tf.linalg.triangular_solve(self.triangular(), transposed, lower=False)
         )
 
     def _inverse_log_det_jacobian(self, y):
-        return params.num_pixels(y) * tf.reduce_sum(self.log_scale, -1)
+        return _base.num_pixels(y) * tf.reduce_sum(self.log_scale, -1)
 
     def _parameter_control_dependencies(self, is_init):
-        if not self.validate_args or is_init == params.is_ref(self.reflections):
+        if not self.validate_args or is_init == _base.is_ref(self.reflections):
             return []
         largest = tf.reduce_max(tf.abs(self.reflections), -1)
         message = f"{self.name}: a Householder reflection is zero"

@@ -3,9 +3,9 @@
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_invconv import _conditions
-from tfp_invconv import _parameters as params
-from tfp_invconv.bijectors._one_pass import OnePassBijector
+from tfp_invconv._utils import checks
+from tfp_invconv.bijectors import _conditions
+from tfp_invconv.bijectors._base import OnePassBijector
 
 tfb = tfp.bijectors
 
@@ -62,7 +62,7 @@ class PartialChannels(OnePassBijector):
           ValueError: if `num_channels` is not a positive int.
         """
         parameters = dict(locals())
-        params.check_positive_integer(num_channels, "num_channels", name)
+        checks.check_positive_integer(num_channels, "num_channels", name)
         self._bijector = bijector
         self._num_channels = num_channels
         super().__init__(
@@ -109,7 +109,7 @@ class PartialChannels(OnePassBijector):
         return self._join(value, rest), fldj
 
     def _split(self, x):
-        params.check_event(x, self.name, "[H, W, C]")
+        checks.check_event(x, self.name, "[H, W, C]")
         if x.shape[-1] < self.num_channels:
             raise ValueError(
                 f"{self.name}: needs at least {self.num_channels} channels; got an input of "

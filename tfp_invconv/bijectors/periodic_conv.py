@@ -3,9 +3,10 @@
 import numpy as np
 import tensorflow as tf
 
-from tfp_invconv import _parameters as params
-from tfp_invconv._types import DType, Shape, TensorLike
-from tfp_invconv.bijectors._hashed_once import ParameterBijector
+from tfp_invconv._utils import checks, seeds
+from tfp_invconv._utils.types import DType, Shape, TensorLike
+from tfp_invconv.bijectors import _base
+from tfp_invconv.bijectors._base import ParameterBijector
 from tfp_invconv.ops.circular_conv import (
     circular_conv,
     circular_is_singular,
@@ -107,9 +108,9 @@ class PeriodicConv(ParameterBijector):
         """
         parameters = dict(locals())
         with tf.name_scope(name):
-            dtype = params.common_dtype(kernel)
-            self._kernel = params.as_parameter(kernel, dtype, "kernel", name)
-            params.check_shape(self._kernel, "kernel", name, "[..., k, k, C, C]")
+            dtype = _base.common_dtype(kernel)
+            self._kernel = _base.as_parameter(kernel, dtype, "kernel", name)
+            _base.check_shape(self._kernel, "kernel", name, "[..., k, k, C, C]")
             if not isinstance(exponential, bool):
                 raise ValueError(f"{name}: `exponential` must be a bool; got {exponential!r}.")
             self._exponential = exponential
@@ -151,9 +152,9 @@ class PeriodicConv(ParameterBijector):
           is added, and the layer starts near the identity: to mix channels from the start, put
           `HouseholderQR1x1` beside it.
         """
-        channels = params.event_channels(event_shape, cls.__name__)
-        params.check_positive_integer(kernel_size, "kernel_size", name)
-        rng = params.generator(seed)
+        channels = checks.event_channels(event_shape, cls.__name__)
+        checks.check_positive_integer(kernel_size, "kernel_size", name)
+        rng = seeds.generator(seed)
         # So scaled, the noise changes no singular value of any W(u, v) by more than about 0.15.
         scale = 0.05 / (kernel_size * np.sqrt(channels))
         kernel = rng.normal(scale=scale, size=[kernel_size, kernel_size, channels, channels])
@@ -169,7 +170,7 @@ class PeriodicConv(ParameterBijector):
 
     @classmethod
     def _parameter_properties(cls, dtype):
-        return dict(kernel=params.properties(3, 3, "C", "C"))
+        return dict(kernel=_base.properties(3, 3, "C", "C"))
 
     @property
     def kernel(self) -> TensorLike:
@@ -184,14 +185,14 @@ class PeriodicConv(ParameterBijector):
     def _inverse(self, y):
         kernel = self._checked_kernel(y)
         convolve = circular_exp_conv if self.exponential else circular_conv
-        return params.of_one_event_if_empty(lambda y: convolve(y, kernel), y, event_ndims=3)
+        return _base.of_one_event_if_empty(lambda y: convolve(y, kernel), y, event_ndims=3)
 
     def _forward(self, x):
         kernel = self._checked_kernel(x)
         if self.exponential:
             kernel = -kernel
         solve = circular_exp_conv if self.exponential else circular_solve
-        return params.of_one_event_if_empty(lambda x: solve(x, kernel), x, event_ndims=3)
+        return _base.of_one_event_if_empty(lambda x: solve(x, kernel), x, event_ndims=3)
 
     def _inverse_log_det_jacobian(self, y):
         height, width = tf.unstack(tf.shape(y)[-3:-1])
@@ -200,7 +201,7 @@ class PeriodicConv(ParameterBijector):
 
     def _checked_kernel(self, images):
         """The kernel; whether it is singular depends on the size of the images."""
-        params.check_event(images, self.name, "[H, W, C]", self.kernel.shape[-1])
+        checks.check_event(images, self.name, "[H, W, C]", self.kernel.shape[-1])
         kernel = tf.convert_to_tensor(self.kernel)
         if self.exponential or not self.validate_args:
             return kernel

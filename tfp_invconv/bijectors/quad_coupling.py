@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfp_invconv._types import DType, Shape
+from tfp_invconv._utils.types import DType, Shape
 from tfp_invconv.bijectors.affine_coupling import check_log_scale_bound, shift_and_scale
 from tfp_invconv.bijectors.channel_coupling import ChannelCoupling, make_networks
 

@@ -4,9 +4,10 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_invconv import _parameters as params
-from tfp_invconv._types import DType, Shape, TensorLike
-from tfp_invconv.bijectors._hashed_once import ParameterBijector
+from tfp_invconv._utils import checks
+from tfp_invconv._utils.types import DType, Shape, TensorLike
+from tfp_invconv.bijectors import _base
+from tfp_invconv.bijectors._base import ParameterBijector
 
 tfb = tfp.bijectors
 
@@ -78,10 +79,10 @@ class SLogGate(ParameterBijector):
         """
         parameters = dict(locals())
         with tf.name_scope(name):
-            dtype = params.common_dtype(log_alpha, threshold)
-            self._log_alpha = params.as_parameter(log_alpha, dtype, "log_alpha", name)
-            self._threshold = params.as_parameter(threshold, dtype, "threshold", name)
-            is_constant = threshold is not None and not params.is_ref(threshold)
+            dtype = _base.common_dtype(log_alpha, threshold)
+            self._log_alpha = _base.as_parameter(log_alpha, dtype, "log_alpha", name)
+            self._threshold = _base.as_parameter(threshold, dtype, "threshold", name)
+            is_constant = threshold is not None and not _base.is_ref(threshold)
             lowest = np.min(tf.get_static_value(self._threshold)) if is_constant else 0.0
             if lowest < 0:
                 raise ValueError(f"{name}: `threshold` must be at least 0; got {lowest}.")
@@ -117,7 +118,7 @@ class SLogGate(ParameterBijector):
         Returns:
           A layer with a scalar `tf.Variable` of alpha = 1.
         """
-        params.event_channels(event_shape, name, ranks=(1, 3))
+        checks.event_channels(event_shape, name, ranks=(1, 3))
         return cls(
             log_alpha=tf.Variable(tf.zeros([], dtype), name="log_alpha"),
             threshold=threshold,

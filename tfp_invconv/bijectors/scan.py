@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_invconv import _conditions
-from tfp_invconv import _parameters as params
-from tfp_invconv import _stacked_networks as stacked_networks
-from tfp_invconv.bijectors import _loops, _stacking
-from tfp_invconv.bijectors._one_pass import OnePassBijector
+from tfp_invconv._utils import checks, seeds
+from tfp_invconv.bijectors import _base, _conditions, _loops, _stacking
+from tfp_invconv.bijectors import _stacked_networks as stacked_networks
+from tfp_invconv.bijectors._base import OnePassBijector
 
 tfb = tfp.bijectors
 
@@ -97,7 +96,7 @@ class Scan(OnePassBijector):
             the step changes the shape of its input.
         """
         parameters = dict(locals())
-        params.check_positive_integer(length, "length", name)
+        checks.check_positive_integer(length, "length", name)
         self._bijector = bijector
         self._length = length
         self._remat = remat
@@ -105,7 +104,7 @@ class Scan(OnePassBijector):
         parts = _stacking.parts(bijector)
         stacks = [p for p in parts if isinstance(p, stacked_networks.StackedNetwork)]
         in_networks = {id(v): v for stack in stacks for v in stack.variables}
-        references = {id(p): p for p in parts if params.is_ref(p)} | in_networks
+        references = {id(p): p for p in parts if _base.is_ref(p)} | in_networks
         self._references = self._no_dependency(list(references.values()))
         # What networks may change when they are called in training.
         self._state = self._no_dependency([v for v in in_networks.values() if not v.trainable])
@@ -144,9 +143,9 @@ class Scan(OnePassBijector):
           name: name of the layer.
           **options: `remat` and `unroll`, see the constructor.
         """
-        params.check_positive_integer(length, "length", name)
-        seeds = params.spawn_seeds(seed, length)
-        return cls.from_steps([make_step(step_seed) for step_seed in seeds], name=name, **options)
+        checks.check_positive_integer(length, "length", name)
+        steps = [make_step(step_seed) for step_seed in seeds.spawn_seeds(seed, length)]
+        return cls.from_steps(steps, name=name, **options)
 
     @classmethod
     def from_steps(
@@ -293,7 +292,7 @@ class Scan(OnePassBijector):
     def _with_batch_of_steps(self, x):
         """x with the batch dimensions that the parameters of the steps have beyond its own."""
         ndims = self.forward_min_event_ndims
-        params.check_event(x, self.name, "[" + ", ".join("HWC"[-ndims:]) + "]")
+        checks.check_event(x, self.name, "[" + ", ".join("HWC"[-ndims:]) + "]")
         batch = self.experimental_batch_shape(x_event_ndims=ndims)
         if batch.rank == 0:
             return x

@@ -2,9 +2,9 @@
 
 import tensorflow as tf
 
-from tfp_invconv import _parameters as params
-from tfp_invconv._types import DType, Shape
-from tfp_invconv.bijectors._hashed_once import ParameterBijector
+from tfp_invconv._utils import checks
+from tfp_invconv._utils.types import DType, Shape
+from tfp_invconv.bijectors._base import ParameterBijector
 
 
 class Squeeze(ParameterBijector):
@@ -47,7 +47,7 @@ class Squeeze(ParameterBijector):
           ValueError: if `block_size` is not a positive int.
         """
         parameters = dict(locals())
-        params.check_positive_integer(block_size, "block_size", name)
+        checks.check_positive_integer(block_size, "block_size", name)
         self._block_size = block_size
         super().__init__(
             forward_min_event_ndims=3,
@@ -70,7 +70,7 @@ class Squeeze(ParameterBijector):
     ) -> "Squeeze":
         """Makes the layer, which has no parameters, and checks that it fits `event_shape`."""
         layer = cls(block_size=block_size, validate_args=validate_args, name=name)
-        params.event_channels(event_shape, name)
+        checks.event_channels(event_shape, name)
         layer.inverse_event_shape(event_shape)
         return layer
 
@@ -90,7 +90,7 @@ class Squeeze(ParameterBijector):
         return self._resize(tf.nn.depth_to_space, x, self._forward_event_shape)
 
     def _resize(self, resize, x, event_shape):
-        params.check_event(x, self.name, "[H, W, C]")
+        checks.check_event(x, self.name, "[H, W, C]")
         shape = event_shape(x.shape[-3:])
         if self.block_size == 1:
             return tf.identity(x)

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tfp_invconv._types import TensorLike
+from tfp_invconv._utils.types import TensorLike
 
 __all__ = ["dequantize"]
 

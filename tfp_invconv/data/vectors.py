@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from tfp_invconv._types import PathLike
+from tfp_invconv._utils.types import PathLike
 from tfp_invconv.data import _tfds
 
 __all__ = ["load_vectors"]

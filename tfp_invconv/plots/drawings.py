@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_invconv._types import Shape, TensorLike
+from tfp_invconv._utils.types import Shape, TensorLike
 
 if TYPE_CHECKING:  # matplotlib need not be there
     from matplotlib.axes import Axes

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from tfp_invconv import _files
-from tfp_invconv._types import PathLike, TensorLike
+from tfp_invconv._utils import files
+from tfp_invconv._utils.types import PathLike, TensorLike
 
 _SEPARATOR = 128
 _MAGENTA = np.array([255, 0, 255], np.uint8)
@@ -121,7 +121,7 @@ def comparison(
 
 
 def _write(path, png):
-    with _files.replacing(path) as new:
+    with files.replacing(path) as new:
         tf.io.write_file(new, png)
 
 

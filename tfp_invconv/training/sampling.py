@@ -6,8 +6,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_invconv import _caches, _conditions
-from tfp_invconv import _parameters as params
+from tfp_invconv._utils import checks
+from tfp_invconv.bijectors import _cache, _conditions
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -43,7 +43,7 @@ class Sampler:
         return tf.reshape(samples, tf.concat([shape, tf.shape(samples)[1:]], 0))
 
     def _samples(self, count, seed, condition):
-        with _caches.forgotten_graph():
+        with _cache.forgotten_graph():
             return self._distribution.sample(count, seed=seed, **self._arguments_of(condition))
 
     def _samples_at(self, count, seed, condition, temperature):
@@ -51,7 +51,7 @@ class Sampler:
         scaling = [tfb.Shift(base.mean()), tfb.Scale(temperature), tfb.Shift(-base.mean())]
         tempered = tfd.TransformedDistribution(base, tfb.Chain(scaling))
         flow = tfd.TransformedDistribution(tempered, self._distribution.bijector)
-        with _caches.forgotten_graph():
+        with _cache.forgotten_graph():
             return flow.sample(count, seed=seed, **self._arguments_of(condition))
 
 
@@ -75,7 +75,7 @@ def as_shape(sample_shape, caller):
     if tf.is_tensor(sample_shape):
         return tf.reshape(tf.cast(sample_shape, tf.int32), [-1])
     sizes = [sample_shape] if np.ndim(sample_shape) == 0 else list(sample_shape)
-    if not all(params.is_integer(size) and size >= 0 for size in sizes):
+    if not all(checks.is_integer(size) and size >= 0 for size in sizes):
         raise ValueError(
             f"{caller}: the number or shape of samples must be of ints of at least 0; got "
             f"{sample_shape!r}."

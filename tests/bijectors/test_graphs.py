@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import tfp_invconv as tic
-from tfp_invconv import _caches
+from tfp_invconv.bijectors import _cache
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
@@ -154,7 +154,7 @@ def test_deleted_flows_leave_no_graph_behind():
 
     references = use_a_flow(4) + use_a_flow(6)
     # TFP's caches keep every graph in which any bijector was used, its own as well.
-    for cache in (vars(tfb.Bijector)["_cache"], _caches.cache, _caches.one_pass_cache):
+    for cache in (vars(tfb.Bijector)["_cache"], _cache.cache, _cache.one_pass_cache):
         cache.clear()
     gc.collect()
     assert not [r() for r in references if r() is not None]

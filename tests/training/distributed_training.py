@@ -47,7 +47,7 @@ def train(strategy, count):
 
 def main():
     cpus, count, out = sys.argv[1:]
-    sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+    sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
     from train_distributed import make_strategy
 
     results = train(make_strategy(int(cpus)), int(count))

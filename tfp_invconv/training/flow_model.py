@@ -7,15 +7,16 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_invconv import _caches, _inputs, _pairs, _replicas, _sampling, _saving, _variables
-from tfp_invconv import _parameters as params
-from tfp_invconv._types import TensorLike
+from tfp_invconv._utils import checks, seeds
+from tfp_invconv._utils.types import TensorLike
+from tfp_invconv.bijectors import _cache
+from tfp_invconv.training import batches, distribute, pairs, sampling, saving, variables
 
 tfd = tfp.distributions
 
 
 @keras.saving.register_keras_serializable("tfp_invconv")
-class FlowModel(_saving.WholeFiles, keras.Model):
+class FlowModel(saving.WholeFiles, keras.Model):
     """Trains any TFP distribution with trainable variables by maximum likelihood.
 
     ```none
@@ -87,39 +88,39 @@ class FlowModel(_saving.WholeFiles, keras.Model):
                 "FlowModel: needs a tfd.Distribution, or a function that returns one and its "
                 f"arguments; got {distribution!r} and the arguments {sorted(arguments)}."
             )
-        _variables.check_constants(distribution)
+        variables.check_constants(distribution)
         super().__init__(name=name, dtype=tf.as_dtype(distribution.dtype).name)
         self.distribution = distribution
         self._made_by = (builder, arguments)
-        rows = _variables.layers_with_variables(distribution)
+        rows = variables.layers_with_variables(distribution)
         self.flow_variables = [
-            _variables.FlowVariable(variable, owner, variable_name)
-            for _, variables in rows
-            for variable_name, variable, owner in variables
+            variables.FlowVariable(variable, owner, variable_name)
+            for _, row in rows
+            for variable_name, variable, owner in row
         ]
         # Without the owners, which Keras would count as variables of the model as well.
         self._rows = [(label, [(*v[:2], v[2].trainable) for v in rest]) for label, rest in rows]
         self.bits_per_dim = keras.metrics.Mean(name="bits_per_dim")
         self._dimensions = max(1, distribution.event_shape.num_elements())
-        self._pairs = _pairs.Pairs(distribution, self.name)
-        self._draw = _sampling.Sampler(distribution, self._pairs.arguments)
+        self._pairs = pairs.Pairs(distribution, self.name)
+        self._draw = sampling.Sampler(distribution, self._pairs.arguments)
         self.built = True
 
     def call(self, inputs, training=None):
         """Log-probability of each event, in nats, of data x or of pairs (x, condition)."""
         # Keras hands `training` on to the networks inside by itself.
-        if training and tf.executing_eagerly() and not _replicas.is_distributed():
+        if training and tf.executing_eagerly() and not distribute.is_distributed():
             self.initialize(inputs)
         x, condition = self._pairs.split(inputs)
-        _inputs.check_events(x, self.distribution, self.name)
+        batches.check_events(x, self.distribution, self.name)
         if condition is not None:
             batch_rank = x.shape.rank - self.distribution.event_shape.rank
-            condition = _replicas.not_empty(self._pairs.vectors(condition, batch_rank))
+            condition = distribute.not_empty(self._pairs.vectors(condition, batch_rank))
         # A new tensor, so that no bijector serves what it cached for the old one.
-        x_or_zero = _replicas.not_empty(tf.identity(x))
-        with _caches.forgotten_graph():
+        x_or_zero = distribute.not_empty(tf.identity(x))
+        with _cache.forgotten_graph():
             log_prob = self.distribution.log_prob(x_or_zero, **self._pairs.arguments(condition))
-        return log_prob[: tf.shape(x)[0]] if _replicas.is_distributed() else log_prob
+        return log_prob[: tf.shape(x)[0]] if distribute.is_distributed() else log_prob
 
     def sample(
         self,
@@ -159,13 +160,13 @@ class FlowModel(_saving.WholeFiles, keras.Model):
                 f"{self.name}.sample: a temperature needs a distribution with a bijector, a "
                 f"tfd.TransformedDistribution; got {self.distribution!r}."
             )
-        shape = _sampling.as_shape(sample_shape, f"{self.name}.sample")
+        shape = sampling.as_shape(sample_shape, f"{self.name}.sample")
         if condition is not None:
             batch_rank = shape.shape[0] + self.distribution.batch_shape.rank
             condition = self._pairs.vectors(condition, batch_rank)
-        samples = self._draw(shape, params.stateless_seed(seed), condition, temperature)
+        samples = self._draw(shape, seeds.stateless_seed(seed), condition, temperature)
         if tf.executing_eagerly():
-            _sampling.warn_if_not_finite(samples, self.distribution, f"{self.name}.sample")
+            sampling.warn_if_not_finite(samples, self.distribution, f"{self.name}.sample")
         return samples
 
     def compile(self, *args, **kwargs):
@@ -210,13 +211,13 @@ class FlowModel(_saving.WholeFiles, keras.Model):
             # Keras's default, True, is for arrays; with a data set it only warns.
             kwargs.setdefault("shuffle", False)
         caller, data = f"{self.name}.fit", (x, y, kwargs.get("sample_weight"))
-        x = _inputs.checked(data, self._pairs.classes, caller)
+        x = batches.checked(data, self._pairs.classes, caller)
         self._pairs.check_targets(x, y)
-        batch = self._pairs.of(_inputs.first_batch((x, *data[1:]), batch_size or 32, caller))[0]
-        _inputs.check_events(batch, self.distribution, caller)
-        _inputs.warn_about_values(batch, self.distribution, caller)
+        batch = self._pairs.of(batches.first_batch((x, *data[1:]), batch_size or 32, caller))[0]
+        batches.check_events(batch, self.distribution, caller)
+        batches.warn_about_values(batch, self.distribution, caller)
         self.initialize(batch)
-        y = _inputs.targets(x, y, kwargs)
+        y = batches.targets(x, y, kwargs)
         for callback in tf.nest.flatten(kwargs.get("callbacks")):
             # Keras finds the direction of its own metrics alone.
             if getattr(callback, "monitor", None) in ("bits_per_dim", "val_bits_per_dim"):
@@ -226,16 +227,16 @@ class FlowModel(_saving.WholeFiles, keras.Model):
     def train_on_batch(self, x, y=None, sample_weight=None, **kwargs):
         """As `keras.Model.train_on_batch`, with what `fit` does before its first step."""
         caller, data = f"{self.name}.train_on_batch", (x, y, sample_weight)
-        _inputs.check_batch(data, self._pairs.classes, caller)
+        batches.check_batch(data, self._pairs.classes, caller)
         batch = self._pairs.of(data)[0]
-        _inputs.check_events(batch, self.distribution, caller)
+        batches.check_events(batch, self.distribution, caller)
         self.initialize(batch)
         return super().train_on_batch(x, y, sample_weight, **kwargs)
 
     def evaluate(self, x=None, y=None, **kwargs):
         """As `keras.Model.evaluate`: the mean loss and bits/dim."""
         self._pairs.check_targets(x, y)
-        return super().evaluate(x, _inputs.targets(x, y, kwargs), **kwargs)
+        return super().evaluate(x, batches.targets(x, y, kwargs), **kwargs)
 
     def predict(self, x, batch_size=None, **kwargs):
         """As `keras.Model.predict`: the log-probability of each event, of data or of pairs.
@@ -244,17 +245,17 @@ class FlowModel(_saving.WholeFiles, keras.Model):
           ValueError: if `batch_size`, which comes second, is no int.
         """
         if batch_size is not None:
-            params.check_positive_integer(batch_size, "batch_size", f"{self.name}.predict")
+            checks.check_positive_integer(batch_size, "batch_size", f"{self.name}.predict")
         return super().predict(x, batch_size, **kwargs)
 
     def train_step(self, data):
         """As Keras's, the target being the condition where the distribution takes one."""
-        logs = _replicas.without_sums(super().train_step, self._pairs.of(data))
-        return _replicas.with_an_axis(logs)
+        logs = distribute.without_sums(super().train_step, self._pairs.of(data))
+        return distribute.with_an_axis(logs)
 
     def test_step(self, data):
         """As Keras's, the target being the condition where the distribution takes one."""
-        return _replicas.with_an_axis(super().test_step(self._pairs.of(data)))
+        return distribute.with_an_axis(super().test_step(self._pairs.of(data)))
 
     def predict_step(self, data):
         """As Keras's, the target being the condition where the distribution takes one."""
@@ -276,9 +277,9 @@ class FlowModel(_saving.WholeFiles, keras.Model):
         ]
         if not layers:
             return
-        _inputs.check_batch(x, self._pairs.classes, f"{self.name}.initialize")
+        batches.check_batch(x, self._pairs.classes, f"{self.name}.initialize")
         x = tf.nest.map_structure(tf.convert_to_tensor, x)
-        x = _replicas.from_chief(x, self.distribute_strategy)
+        x = distribute.from_chief(x, self.distribute_strategy)
         for layer in layers:
             layer.awaits_data = True
         try:
@@ -292,7 +293,7 @@ class FlowModel(_saving.WholeFiles, keras.Model):
         count = tf.cast(tf.size(y_pred), y_pred.dtype)
         # A replica may have got nothing of the last batch.
         loss = -tf.math.divide_no_nan(tf.reduce_sum(_weighted(y_pred, sample_weight)), count)
-        if not _replicas.is_distributed():
+        if not distribute.is_distributed():
             return loss
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         everywhere = tf.distribute.get_replica_context().all_reduce("SUM", count)
@@ -315,10 +316,10 @@ class FlowModel(_saving.WholeFiles, keras.Model):
     def summary(self, print_fn: Callable[[str], object] = print, **_) -> None:
         """Prints each layer of the flow with its parameters, and how many are trained."""
         print_fn(f"{self.name}: {self.distribution.name}")
-        for label, variables in self._rows:
-            count = sum(variable.shape.num_elements() for _, variable, _ in variables)
+        for label, row in self._rows:
+            count = sum(variable.shape.num_elements() for _, variable, _ in row)
             print_fn(f"{label:<58}{count:>12,}")
-            for name, variable, _ in variables:
+            for name, variable, _ in row:
                 print_fn(f"    {name.removeprefix(label + '.'):<30}{variable.shape}")
         counts = [
             sum(math.prod(v.shape) for v in variables)
@@ -334,7 +335,7 @@ class FlowModel(_saving.WholeFiles, keras.Model):
         """
         return {
             "name": self.name,
-            **_saving.config(*self._made_by, self.name),
+            **saving.config(*self._made_by, self.name),
             "frozen": [i for i, v in enumerate(self.flow_variables) if not v.trainable],
         }
 
@@ -345,7 +346,7 @@ class FlowModel(_saving.WholeFiles, keras.Model):
         Raises:
           ValueError: if there is no builder registered under that name.
         """
-        builder, arguments = _saving.builder_and_arguments(config, custom_objects)
+        builder, arguments = saving.builder_and_arguments(config, custom_objects)
         model = cls(builder, name=config["name"], **arguments)
         # By their places: Keras numbers the names of its seeds anew in each process.
         for i, variable in enumerate(model.flow_variables if "frozen" in config else []):

@@ -19,7 +19,7 @@ pytest.importorskip("tensorflow_datasets")
 
 from tfp_invconv.data import _builders, load_images  # noqa: E402
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 # Enough for a kill in the midst of an epoch after the first.
 EPOCHS = 12

@@ -6,7 +6,6 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import tfp_invconv as tic
-from tfp_invconv._stacked_networks import behind
 from tfp_invconv.bijectors.scan import unrolled
 from tfp_invconv.flows import CONVOLUTIONS, COUPLINGS
 
@@ -89,7 +88,8 @@ def test_what_a_step_of_a_glow_is_made_of(kind):
     couplings += [m for m in flow.submodules if m.name == "split_prior"]
     assert len(couplings) == 3
     for coupling in couplings:
-        for network in map(behind, coupling.networks):
+        # Those of a stack of steps stand for one Keras network each.
+        for network in (getattr(n, "network", n) for n in coupling.networks):
             hidden = [layer for layer in network.layers if layer.name.startswith("hidden")]
             assert [layer.filters for layer in hidden] == [5, 5]
             drops = [layer.rate for layer in network.layers if hasattr(layer, "rate")]
@@ -109,7 +109,7 @@ def test_what_a_step_of_conf_is_made_of(shape):
     mixes = [mixing] if len(shape) == 3 else mixing.submodules
     assert any(isinstance(layer, tic.HouseholderQR1x1) for layer in mixes)
     assert len(scan) == 2 and coupling.num_filters == 3
-    network = behind(scan.bijector.bijectors[2].networks[0])
+    network = scan.bijector.bijectors[2].networks[0].network
     size = "filters" if len(shape) == 3 else "units"
     assert [getattr(network.get_layer(f"hidden_{i}"), size) for i in (1, 2)] == [5, 5]
     assert [layer.rate for layer in network.layers if hasattr(layer, "rate")] == [0.2, 0.2]

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tfp_invconv import _conditions
+from tfp_invconv.bijectors import _conditions
 
 
 class Pairs:

@@ -13,6 +13,7 @@ class StackedNetwork:
         """Args: one of the networks, built, and a stacked `tf.Variable` for each of its own."""
         self.network = network
         self.variables = variables
+        self.name, self.inputs, self.condition_size = _attributes(network)
 
 
 class NetworkSlice:
@@ -25,6 +26,7 @@ class NetworkSlice:
         """Args: a built Keras layer, a tensor for each of its variables, and Keras's `training`."""
         self.network = network
         self.values = values
+        self.name, self.inputs, self.condition_size = _attributes(network)
         self._training = training
 
     def __call__(self, inputs):
@@ -35,9 +37,9 @@ class NetworkSlice:
         return outputs
 
 
-def behind(network):
-    """The Keras network of a stack or of a slice; any other network is itself."""
-    return network.network if isinstance(network, (StackedNetwork, NetworkSlice)) else network
+def _attributes(network):
+    """What layers read off a network: its name, inputs and the size of its condition."""
+    return [getattr(network, name, None) for name in ("name", "inputs", "condition_size")]
 
 
 def structure(network):

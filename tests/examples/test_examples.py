@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 import tfp_invconv as tic
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = ["--levels", "1", "--depth", "1", "--width", "4", "--dropout", "0"]
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from tfp_invconv import _parameters as params
 from tfp_invconv import plots
-from tfp_invconv._types import PathLike, TensorLike
+from tfp_invconv._utils import checks
+from tfp_invconv._utils.types import PathLike, TensorLike
 
 
 class SampleImages(keras.callbacks.Callback):
@@ -58,7 +58,7 @@ class SampleImages(keras.callbacks.Callback):
         """
         super().__init__()
         for argument, value in (("every", every), ("count", count)):
-            params.check_positive_integer(value, argument, "SampleImages")
+            checks.check_positive_integer(value, argument, "SampleImages")
         self._folder, self._every, self._count = Path(folder), every, count
         self._condition, self._max_value, self._seed = condition, max_value, seed
         self._writer = log_dir and tf.summary.create_file_writer(str(log_dir))

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfp_invconv import _files
+from tfp_invconv._utils import files
 
 _SUFFIXES = (".keras", ".weights.h5")
 
@@ -17,7 +17,7 @@ class WholeFiles:
     def save(self, filepath, overwrite=True, **kwargs):
         """As `keras.Model.save`; a file that was there stays until the new one is whole."""
         if _is_replaced(filepath, overwrite):
-            with _files.replacing(filepath) as path:
+            with files.replacing(filepath) as path:
                 super().save(path, **kwargs)
         else:
             super().save(filepath, overwrite, **kwargs)
@@ -28,10 +28,10 @@ class WholeFiles:
             super().save_weights(filepath, overwrite, max_shard_size)
             return
         # Not by HDF5 to the disk: once that is full, the process would crash sooner or later.
-        weights = _files.WeightsInMemory()
+        weights = files.WeightsInMemory()
         super().save_weights(weights)
-        _files.add_checksum(weights)
-        with _files.replacing(filepath) as path, tf.io.gfile.GFile(path, "wb") as file:
+        files.add_checksum(weights)
+        with files.replacing(filepath) as path, tf.io.gfile.GFile(path, "wb") as file:
             file.write(weights.getvalue())
 
     def load_weights(self, filepath, skip_mismatch=False, **kwargs):
@@ -42,7 +42,7 @@ class WholeFiles:
           ValueError: if its weights are those of another model.
         """
         if str(filepath).endswith(_SUFFIXES):
-            _files.check_whole(filepath)
+            files.check_whole(filepath)
         optimizer = getattr(self, "optimizer", None)
         variables = [*self.variables, *(optimizer.variables if optimizer else [])]
         before = [variable.numpy() for variable in variables]

@@ -1,0 +1,57 @@
+"""Checks of arguments and shapes, with errors that name the layer."""
+
+import numbers
+
+import numpy as np
+
+
+def check_positive_integer(value, argument, layer):
+    """Raises a ValueError unless `value` is a Python or NumPy int of at least one."""
+    if not is_integer(value) or value < 1:
+        raise ValueError(f"{layer}: `{argument}` must be a positive integer; got {value!r}.")
+
+
+def check_positive_number(value, argument, layer, alternative=""):
+    """Raises a ValueError unless `value` is a finite Python or NumPy number above zero."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not 0 < value < float("inf"):
+        raise ValueError(
+            f"{layer}: `{argument}` must be a positive number{alternative}; got {value!r}."
+        )
+
+
+def check_rate(value, argument, layer):
+    """Raises a ValueError unless `value` is a number from zero to below one."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not 0 <= value < 1:
+        raise ValueError(
+            f"{layer}: `{argument}` must be a number from 0 to below 1; got {value!r}."
+        )
+
+
+def is_integer(value):
+    """Whether it is an int of Python or NumPy; a bool is not."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def check_event(x, layer, event, channels=None):
+    """Raises a ValueError unless `x` ends in an event such as "[H, W, C]" with so many channels."""
+    rank = event.count(",") + 1
+    got = x.shape
+    if got.rank is not None and got.rank < rank:
+        raise ValueError(f"{layer}: needs an input of shape [..., {event[1:]}; got {got}.")
+    if channels is not None and not got[-1:].is_compatible_with([channels]):
+        raise ValueError(
+            f"{layer}: needs {channels} channels in the last axis; got an input of shape {got}."
+        )
+
+
+def event_channels(event_shape, layer, ranks=(3,)):
+    """The number of channels of an `event_shape` of ints, [H, W, C] or (rank 1) [N]."""
+    sizes = list(event_shape) if np.ndim(event_shape) == 1 else []
+    known = [size for size in sizes if size is not None]
+    are_ints = all(is_integer(size) and size > 0 for size in known)
+    if len(sizes) not in ranks or sizes[-1] is None or not are_ints:
+        needs = " or ".join({3: "[H, W, C]", 1: "[N]"}[rank] for rank in ranks)
+        raise ValueError(f"{layer}.trainable: `event_shape` must be {needs}; got {event_shape}.")
+    return int(sizes[-1])

@@ -1,0 +1,57 @@
+"""What the builders share: options of networks, the scaling of pixels, the distribution."""
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_invconv._utils import checks
+from tfp_invconv.bijectors import ConditionalChain, SLogGate
+from tfp_invconv.networks._building import variable_dtype
+
+tfb = tfp.bijectors
+tfd = tfp.distributions
+
+# A sample ten times the pixels' range away from it comes out one range away.
+_TAIL_ALPHA = 4.0
+
+
+def network_options(builder, conditional, width, dropout, dtype):
+    """What all couplings of a flow are given."""
+    checks.check_positive_integer(width, "width", builder)
+    checks.check_rate(dropout, "dropout", builder)
+    if conditional is not None:
+        checks.check_positive_integer(conditional, "conditional", builder)
+    return dict(condition_size=conditional, width=width, dropout=dropout, dtype=dtype)
+
+
+def make_flow(event_shape, bijectors, networks, name):
+    """The distribution that the bijectors, in the order from the data on, make a normal one."""
+    dtype = variable_dtype(networks["dtype"])
+    normal = tfd.Normal(tf.zeros([], dtype), tf.ones([], dtype))
+    base = tfd.Sample(normal, list(event_shape))
+    flow = tfd.TransformedDistribution(base, chain(bijectors, networks, name))
+    # For a warning where data are far from it.
+    flow.data_range = (0.0, 256.0) if len(event_shape) == 3 else None
+    return flow
+
+
+def chain(bijectors, networks, name=None):
+    chain = ConditionalChain if networks["condition_size"] else tfb.Chain
+    return chain(bijectors, name=name)
+
+
+def pixel_scaling(networks):
+    """Pixel values from 0 to 256 become -0.5 to 0.5; what samples exceed that is compressed."""
+    dtype = variable_dtype(networks["dtype"])
+    half = tf.constant(0.5, dtype)
+    gate = SLogGate(
+        tf.math.log(tf.constant(_TAIL_ALPHA, dtype)), threshold=half, name="pixel_range"
+    )
+    return [tfb.Scale(tf.constant(256.0, dtype)), tfb.Shift(half), tfb.Invert(gate)]
+
+
+def image_shape(event_shape, builder):
+    shape = tuple(event_shape) if np.ndim(event_shape) == 1 else ()
+    if len(shape) != 3 or not all(checks.is_integer(size) and size > 0 for size in shape):
+        raise ValueError(f"{builder}: `event_shape` must be [H, W, C]; got {event_shape}.")
+    return shape

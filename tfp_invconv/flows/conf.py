@@ -1,0 +1,113 @@
+"""CONF, a flow of convolutions whose filters depend on the data."""
+
+import functools
+from typing import Any
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_invconv._utils import checks, seeds
+from tfp_invconv._utils.types import DType, Shape
+from tfp_invconv.bijectors import ActNorm, ConvolutionCoupling, HouseholderQR1x1, Scan, Squeeze
+from tfp_invconv.flows import _building
+from tfp_invconv.networks._building import variable_dtype
+
+tfb = tfp.bijectors
+
+
+@keras.saving.register_keras_serializable("tfp_invconv")
+def conf(
+    event_shape: Shape,
+    depth: int = 8,
+    *,
+    num_filters: int = 2,
+    conditional: int | None = None,
+    width: int = 128,
+    dropout: float = 0.0,
+    remat: bool = False,
+    unroll: bool | None = None,
+    seed: int | None = None,
+    dtype: DType = tf.float32,
+) -> tfp.distributions.TransformedDistribution:
+    """Flow for images or vectors: CONF, convolutions whose filters depend on the data.
+
+    It is `depth` steps of ActNorm, a trainable linear mixing of the channels (of the numbers of
+    a vector), `ConvolutionCoupling` and a reversal of the order of the channels, so that what one
+    coupling changes is what the next one looks at. The density of vectors is over the given
+    values. Images go through `Squeeze` before the steps and back after them, and their density is
+    over pixel values, uint8 + U[0, 1), which the first bijectors scale to [-0.5, 0.5] and keep
+    samples near, as in `glow`.
+
+    Args:
+      event_shape: `[H, W, C]`, H and W even, or `[N]`, N at least two.
+      depth: number of steps.
+      num_filters: convolutions in each coupling.
+      conditional: number of classes, or of numbers in a context vector, that the density is
+        conditioned on (see `ConditionalChain`); None for a density of the data alone.
+      width: of the hidden layers of the couplings' networks.
+      dropout: rate of dropout in those networks while a `FlowModel` trains.
+      remat: whether to recompute each step for its gradient, which saves memory (see `Scan`).
+      unroll: whether to put the steps into the graph one by one (see `Scan`).
+      seed: int, for all initial parameters, or None.
+      dtype: of all parameters; or a Keras dtype policy for the networks, such as "mixed_bfloat16",
+        whose parameters, as those of the layers, and densities are float32.
+
+    Returns:
+      A `tfd.TransformedDistribution` with that event shape and a standard normal base.
+
+    Raises:
+      ValueError: if the event shape is none of the above or an option is not a positive int.
+
+    Example:
+
+    >>> import tensorflow as tf
+    >>> import tfp_invconv as tic
+    >>> flow = tic.conf([5], depth=2, width=8, seed=0)
+    >>> flow.log_prob(tf.ones([10, 5])).shape
+    TensorShape([10])
+    """
+    channels = checks.event_channels(event_shape, "conf", ranks=(1, 3))
+    if len(event_shape) == 3:
+        _building.image_shape(event_shape, "conf")
+    for argument, value in (("depth", depth), ("num_filters", num_filters)):
+        checks.check_positive_integer(value, argument, "conf")
+    networks = _building.network_options("conf", conditional, width, dropout, dtype)
+    step = functools.partial(_step, num_filters=num_filters, networks=networks)
+    scan: dict[str, Any] = dict(seed=seed, name="steps", remat=remat, unroll=unroll)
+    if len(event_shape) == 1:
+        steps = Scan.trainable(functools.partial(step, list(event_shape)), depth, **scan)
+        return _building.make_flow(event_shape, [steps], networks, "conf")
+    height, width_px = event_shape[:2]
+    if height % 2 or width_px % 2:
+        raise ValueError(
+            f"conf: height and width must be even; got event_shape {tuple(event_shape)}. "
+            "Pad the images."
+        )
+    squeezed = [height // 2, width_px // 2, 4 * channels]
+    steps = Scan.trainable(functools.partial(step, squeezed), depth, **scan)
+    flow = [*_building.pixel_scaling(networks), Squeeze(), steps, tfb.Invert(Squeeze())]
+    return _building.make_flow(event_shape, flow, networks, "conf")
+
+
+def _step(event_shape, seed, num_filters, networks):
+    dtype, size = variable_dtype(networks["dtype"]), event_shape[-1]
+    mixing_seed, coupling_seed = seeds.spawn_seeds(seed, 2)
+    layers = [
+        ActNorm.trainable(event_shape, dtype=dtype),
+        _mixing(event_shape, mixing_seed, dtype),
+        ConvolutionCoupling.trainable(
+            event_shape, seed=coupling_seed, num_filters=num_filters, **networks
+        ),
+        tfb.Permute(list(reversed(range(size))), axis=-1),
+    ]
+    return _building.chain(layers, networks)
+
+
+def _mixing(event_shape, seed, dtype):
+    if len(event_shape) == 3:
+        return HouseholderQR1x1.trainable(event_shape, seed=seed, dtype=dtype)
+    pixel = [1, 1, *event_shape]
+    as_pixel = tfb.Reshape(event_shape_out=event_shape, event_shape_in=pixel)
+    mixing = HouseholderQR1x1.trainable(pixel, seed=seed, dtype=dtype)
+    return tfb.Chain([as_pixel, mixing, tfb.Invert(as_pixel)])

@@ -1,0 +1,181 @@
+"""Glow, a multi-scale flow for images, with a choice of convolution and coupling."""
+
+import functools
+from typing import Any
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_invconv._utils import checks, seeds
+from tfp_invconv._utils.types import DType, Shape
+from tfp_invconv.bijectors import (
+    ActNorm,
+    AdditiveCoupling,
+    AffineCoupling,
+    CInC3x3,
+    ConvolutionCoupling,
+    DCTSymmetricConv,
+    EmergingConv,
+    HouseholderQR1x1,
+    PartialChannels,
+    PeriodicConv,
+    QuadCoupling,
+    Scan,
+    Squeeze,
+)
+from tfp_invconv.bijectors.affine_coupling import check_log_scale_bound
+from tfp_invconv.flows import _building
+from tfp_invconv.networks._building import variable_dtype
+
+tfb = tfp.bijectors
+
+# What stands between the ActNorm and the coupling of a step.
+CONVOLUTIONS = {
+    "1x1": (HouseholderQR1x1.trainable,),
+    "emerging": (HouseholderQR1x1.trainable, EmergingConv.trainable),
+    "cinc": (HouseholderQR1x1.trainable, CInC3x3.trainable),
+    "periodic": (
+        HouseholderQR1x1.trainable,
+        functools.partial(PeriodicConv.trainable, exponential=True),
+    ),
+    "periodic-free": (PeriodicConv.trainable,),
+    "dct": (HouseholderQR1x1.trainable, DCTSymmetricConv.trainable),
+}
+COUPLINGS: dict[str, Any] = {
+    "affine": AffineCoupling,
+    "additive": AdditiveCoupling,
+    "quad": QuadCoupling,
+    "conf": ConvolutionCoupling,
+}
+
+# Those with a scale that needs a bound.
+_AFFINE = ("affine", "quad")
+
+
+@keras.saving.register_keras_serializable("tfp_invconv")
+def glow(
+    event_shape: Shape,
+    levels: int = 3,
+    depth: int = 8,
+    *,
+    conv: str = "emerging",
+    coupling: str = "affine",
+    log_scale_bound: float | str = 1.0,
+    conditional: int | None = None,
+    width: int = 128,
+    dropout: float = 0.0,
+    remat: bool = False,
+    unroll: bool | None = None,
+    seed: int | None = None,
+    dtype: DType = tf.float32,
+) -> tfp.distributions.TransformedDistribution:
+    """Multi-scale flow for images: Glow, with a choice of convolution and coupling.
+
+    Each level is `Squeeze`, `depth` steps of (ActNorm, convolution, coupling) and, but for the last
+    level, an `AffineCoupling` that conditions one half of the channels on the other, which the
+    next level goes on with. The density is over pixel values, uint8 + U[0, 1): the first bijectors
+    scale them to [-0.5, 0.5], so that bits/dim is -log_prob / (H W C ln 2).
+
+    *Samples*: three things keep them finite and near the data, since each of the steps that make
+    them would amplify what the one before got wrong. The scales of the couplings have a bound (see
+    `AffineCoupling`); their networks see the asinh of their input (see `networks.conv_net`); and
+    what a sample exceeds the range of pixels is compressed, ten ranges to one (`SLogGate` with a
+    threshold), which changes no density within the range.
+
+    Args:
+      event_shape: `[H, W, C]`, H and W multiples of 2^levels.
+      levels: number of levels.
+      depth: steps in each level.
+      conv: "1x1" (`HouseholderQR1x1`); "emerging", "cinc" or "dct" (`EmergingConv`, `CInC3x3` or
+        `DCTSymmetricConv` after it); "periodic" (`PeriodicConv` as an exponential after it, which
+        can't become singular); or "periodic-free" (a free `PeriodicConv`, with a 1x1 one inside).
+      coupling: "affine", "additive", "quad" or "conf" (`ConvolutionCoupling`).
+      log_scale_bound: of the affine and quad couplings and of the conditioning between levels,
+        see `AffineCoupling`.
+      conditional: number of classes, or of numbers in a context vector, that the density is
+        conditioned on (see `ConditionalChain`); None for a density of the data alone.
+      width: hidden channels of the couplings' networks.
+      dropout: rate of dropout in those networks while a `FlowModel` trains.
+      remat: whether to recompute each step for its gradient, which saves memory (see `Scan`).
+      unroll: whether to put the steps into the graph one by one (see `Scan`).
+      seed: int, for all initial parameters, or None.
+      dtype: of all parameters; or a Keras dtype policy for the networks, such as "mixed_bfloat16",
+        whose parameters, as those of the layers, and densities are float32.
+
+    Returns:
+      A `tfd.TransformedDistribution` with the event shape `[H, W, C]` and a standard normal base
+      of the same shape.
+
+    Raises:
+      ValueError: if an option is unknown, or 2^levels does not divide H and W.
+
+    Example:
+
+    >>> import tensorflow as tf
+    >>> import tfp_invconv as tic
+    >>> flow = tic.glow([8, 8, 1], levels=2, depth=1, width=8, seed=0)
+    >>> flow.log_prob(128.0 * tf.ones([5, 8, 8, 1])).shape
+    TensorShape([5])
+    """
+    height, width_px, channels = _building.image_shape(event_shape, "glow")
+    _check_choice("conv", conv, CONVOLUTIONS)
+    _check_choice("coupling", coupling, COUPLINGS)
+    check_log_scale_bound(log_scale_bound, "glow")
+    for argument, value in (("levels", levels), ("depth", depth)):
+        checks.check_positive_integer(value, argument, "glow")
+    # Not the power of a number of levels without bounds, which would take its time.
+    if levels > height or height % 2**levels or width_px % 2**levels:
+        raise ValueError(
+            f"glow: height and width must be multiples of 2^levels, levels being {levels}; got "
+            f"event_shape {tuple(event_shape)}. Pad the images or use fewer levels."
+        )
+    networks = _building.network_options("glow", conditional, width, dropout, dtype)
+    affine = dict(log_scale_bound=log_scale_bound, **networks)
+    step = functools.partial(
+        _step,
+        layers=(ActNorm.trainable, *CONVOLUTIONS[conv]),
+        coupling=functools.partial(
+            COUPLINGS[coupling].trainable, **(affine if coupling in _AFFINE else networks)
+        ),
+        dtype=variable_dtype(dtype),
+    )
+    split_prior = functools.partial(AffineCoupling.trainable, name="split_prior", **affine)
+    scan = dict(remat=remat, unroll=unroll)
+    options = dict(step=step, split_prior=split_prior, networks=networks, scan=scan)
+    flow = _level([height, width_px, channels], levels, depth, seed, **options)
+    return _building.make_flow(
+        event_shape, [*_building.pixel_scaling(networks), *flow], networks, "glow"
+    )
+
+
+def _level(event_shape, levels, depth, seed, *, step, split_prior, networks, scan):
+    """The bijectors of this level and those below it, from the data on."""
+    height, width, channels = event_shape
+    squeezed = [height // 2, width // 2, 4 * channels]
+    *step_seeds, prior_seed, seed_below = seeds.spawn_seeds(seed, depth + 2)
+    steps = [_building.chain(step(squeezed, step_seed), networks) for step_seed in step_seeds]
+    bijectors = [Squeeze(), Scan.from_steps(steps, name="steps", **scan)]
+    if levels > 1:
+        kept = 2 * channels
+        options = dict(step=step, split_prior=split_prior, networks=networks, scan=scan)
+        below = _level([height // 2, width // 2, kept], levels - 1, depth, seed_below, **options)
+        bijectors += [
+            split_prior(squeezed, seed=prior_seed),
+            PartialChannels(_building.chain(below, networks), kept),
+        ]
+    return [*bijectors, tfb.Invert(Squeeze())]
+
+
+def _step(event_shape, seed, layers, coupling, dtype):
+    *layer_seeds, coupling_seed = seeds.spawn_seeds(seed, len(layers) + 1)
+    step = [
+        layer(event_shape, seed=layer_seed, dtype=dtype)
+        for layer, layer_seed in zip(layers, layer_seeds, strict=True)
+    ]
+    return [*step, coupling(event_shape, seed=coupling_seed)]
+
+
+def _check_choice(argument, value, choices):
+    if value not in choices:
+        raise ValueError(f"glow: `{argument}` must be one of {sorted(choices)}; got {value!r}.")

@@ -1,0 +1,73 @@
+"""What the networks share: hidden layers, the condition, the dtype policy."""
+
+import contextlib
+
+import keras
+import tensorflow as tf
+
+from tfp_invconv._utils import checks, seeds
+
+
+def network(input_shape, condition_size, layer, sizes, drop, rate, seed, dtype):
+    """A hidden layer with a ReLU (and dropout) for all sizes but the last, then one of zeros."""
+    policy = _policy(dtype)
+    # An input is cast to the dtype of `keras.Input`, whatever the layers compute in.
+    input_dtype = policy.variable_dtype
+    inputs = [keras.Input(tuple(input_shape), dtype=input_dtype)]
+    h = keras.layers.Activation(asinh, dtype=input_dtype)(inputs[0])
+    _check_options(sizes[0][0], condition_size, rate)
+    # Keras's dense layers know no ints of NumPy.
+    sizes = [(int(units), *kernel) for units, *kernel in sizes]
+    layer_seeds = seeds.spawn_seeds(seed, len(sizes) - 1)
+    for i, (size, layer_seed) in enumerate(zip(sizes[:-1], layer_seeds, strict=True), 1):
+        weights = keras.initializers.HeNormal(seed=layer_seed)
+        options = dict(kernel_initializer=weights, name=f"hidden_{i}", dtype=policy)
+        if i == 1 and condition_size:
+            inputs.append(keras.Input((condition_size,), dtype=input_dtype))
+            shift = keras.layers.Dense(
+                size[0], use_bias=False, kernel_initializer=weights, name="condition", dtype=policy
+            )(inputs[1])
+            per_channel = [1] * (len(input_shape) - 1) + [size[0]]
+            shift = keras.layers.Reshape(per_channel, dtype=policy)(shift)
+            h = keras.layers.Add(dtype=policy)([layer(*size, **options)(h), shift])
+            h = keras.layers.ReLU(dtype=policy)(h)
+        else:
+            h = layer(*size, activation="relu", **options)(h)
+        if rate:
+            h = drop(rate, seed=layer_seed, dtype=policy)(h)
+    outputs = layer(*sizes[-1], kernel_initializer="zeros", name="outputs", dtype=policy)(h)
+    return keras.Model(inputs if condition_size else inputs[0], outputs)
+
+
+def variable_dtype(dtype):
+    """The `tf.DType` of the variables of a network of this dtype or Keras dtype policy."""
+    return tf.as_dtype(_policy(dtype).variable_dtype)
+
+
+@keras.saving.register_keras_serializable("tfp_invconv")
+def asinh(x):
+    """asinh(x) to an absolute error of rounding, faster than `tf.asinh`, by far on a CPU."""
+    # Not tf.sign and tf.abs, of which the gradient at zero would be zero.
+    sign = tf.where(x < 0, -tf.ones_like(x), tf.ones_like(x))
+    size = sign * x
+    return sign * tf.math.log(size + tf.sqrt(1.0 + size * size))
+
+
+def _policy(dtype):
+    """The Keras dtype policy of this name or dtype."""
+    with contextlib.suppress(ValueError, TypeError):
+        name = tf.as_dtype(dtype).name if isinstance(dtype, tf.DType) else dtype
+        policy = keras.dtype_policies.get(name)
+        if policy.variable_dtype in ("float32", "float64"):
+            return policy
+    raise ValueError(
+        "`dtype` must be float32, float64, or a Keras policy with variables of these, such as "
+        f'"mixed_bfloat16"; got {dtype!r}.'
+    )
+
+
+def _check_options(width, condition_size, dropout):
+    checks.check_positive_integer(width, "width", "networks")
+    if condition_size is not None:
+        checks.check_positive_integer(condition_size, "condition_size", "networks")
+    checks.check_rate(dropout, "dropout", "networks")

@@ -1,0 +1,78 @@
+"""How layers call their networks: checks, variables, conditions."""
+
+import keras
+import tensorflow as tf
+
+
+def check_built(network, layer):
+    """Raises a ValueError if `network` is a Keras layer without its variables yet."""
+    if isinstance(network, keras.Layer) and not network.built:
+        raise ValueError(
+            f"{layer}: the network {network.name!r} is not built, so its variables can't be "
+            "found; call it once or build it with its input shape first."
+        )
+
+
+def check_input(network, x, layer):
+    """Raises a ValueError if a Keras model was made for inputs of another shape than x."""
+    inputs = _keras_inputs(network)
+    if inputs and not x.shape.is_compatible_with(inputs[0].shape):
+        raise ValueError(
+            f"{layer}: its network {network.name!r} was made for inputs of shape "
+            f"{inputs[0].shape[1:]}; got {x.shape[1:]}, of an event of another shape."
+        )
+
+
+def variables(networks):
+    """The `tf.Variable`s of the networks, of Keras layers and of others that list them."""
+    found = [v for network in networks for v in getattr(network, "variables", [])]
+    return [v.value if isinstance(v, keras.Variable) else v for v in found]
+
+
+def takes_condition(network):
+    """Whether it has a second input, or says so by an attribute `condition_size`."""
+    return len(_keras_inputs(network)) == 2 or condition_size(network) is not None
+
+
+def condition_size(network):
+    """How many numbers its second input has; None if it has none or does not say.
+
+    A subclassed Keras model, which does not tell its inputs, says it by an attribute of this name.
+    """
+    inputs = _keras_inputs(network)
+    if len(inputs) == 2:
+        return inputs[1].shape[-1]
+    return getattr(network, "condition_size", None)
+
+
+def call(network, x, condition, layer):
+    """Calls a network, with the condition if it takes one.
+
+    Args:
+      network: callable.
+      x: `[B, ...]`.
+      condition: `[B, n]` or None.
+      layer: name of the layer, for errors.
+
+    Returns:
+      What the network returns, in the dtype of x.
+    """
+    if not takes_condition(network):
+        return tf.cast(network(x), x.dtype)
+    size = condition_size(network)
+    if condition is None:
+        raise ValueError(
+            f"{layer}: needs a condition of {size} numbers or of one of {size} classes, as the "
+            "argument `condition`; in a distribution as bijector_kwargs={'condition': ...}."
+        )
+    if not condition.shape[1:].is_compatible_with([size]):
+        raise ValueError(
+            f"{layer}: needs a condition of shape [..., {size}] or integer labels; got "
+            f"{condition.shape[1:]} for each example."
+        )
+    return tf.cast(network([x, condition]), x.dtype)
+
+
+def _keras_inputs(network):
+    """The inputs of a functional Keras model; of others nothing is known."""
+    return getattr(network, "inputs", None) or []

@@ -1,0 +1,45 @@
+"""The dense network of couplings of vectors."""
+
+import keras
+
+from tfp_invconv._utils.types import DType, Shape
+from tfp_invconv.networks import _building
+
+
+def mlp(
+    input_shape: Shape,
+    output_channels: int,
+    *,
+    condition_size: int | None = None,
+    width: int = 64,
+    dropout: float = 0.0,
+    seed: int | None = None,
+    dtype: DType = "float32",
+) -> keras.Model:
+    """Two hidden dense layers with ReLUs; the last layer starts at zero.
+
+    The first layer sees asinh(x), see `conv_net`.
+
+    Args:
+      input_shape: `[N]`.
+      output_channels: size of the output `[B, output_channels]`.
+      condition_size: numbers in a condition, the second input `[B, condition_size]`, which shifts
+        the first hidden layer; None for no such input.
+      width: size of the hidden layers.
+      dropout: rate of the dropout behind each hidden layer while a Keras model trains.
+      seed: int, for the initial weights, or None.
+      dtype: a dtype or a Keras dtype policy such as "mixed_bfloat16".
+
+    Returns:
+      A built `keras.Model`.
+
+    Example:
+
+    >>> import tfp_invconv as tic
+    >>> tic.networks.mlp([3], 4).output_shape
+    (None, 4)
+    """
+    sizes = [(width,), (width,), (output_channels,)]
+    drop = keras.layers.Dropout
+    layer = keras.layers.Dense
+    return _building.network(input_shape, condition_size, layer, sizes, drop, dropout, seed, dtype)

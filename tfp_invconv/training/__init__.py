@@ -1,0 +1,6 @@
+"""Training with Keras: the model around a distribution, and callbacks."""
+
+from tfp_invconv.training import callbacks
+from tfp_invconv.training.flow_model import FlowModel
+
+__all__ = ["FlowModel", "callbacks"]
