@@ -73,7 +73,7 @@ setup(
         "examples": EXAMPLES,
         "docs": DOCS,
         "test": TEST,
-        # Peers that examples/benchmark.py measures beside ours, if they are there.
+        # Peers that examples/benchmarks measures beside ours, if they are there.
         "benchmark": ["normflows"],
     },
 )

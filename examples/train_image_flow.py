@@ -23,11 +23,13 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
-import training
-from experiment import add_arguments, mean_and_spread, results_of, show
 
 import tfp_invconv as tic
 from tfp_invconv.flows import CONVOLUTIONS, COUPLINGS
+
+sys.path.insert(0, str(Path(__file__).with_name("papers")))
+import training  # noqa: E402
+from experiment import add_arguments, mean_and_spread, results_of, show  # noqa: E402
 
 NUM_SAMPLES = 2000
 

@@ -1,12 +1,9 @@
-"""Runs examples, and adds up what tests have counted and prints it below their results."""
+"""Adds up what tests have counted and prints it below their results."""
 
 import collections
 import contextlib
 import gc
-import importlib
 import os
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -45,21 +42,3 @@ def refused(record_property):
         record_property("bad arguments refused", 1)
 
     return raises
-
-
-@pytest.fixture
-def example(monkeypatch):
-    """Imports an example as a module."""
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "examples")
-    return importlib.import_module
-
-
-@pytest.fixture
-def run_example(example, monkeypatch):
-    """Runs an example in this process, as a command with these arguments."""
-
-    def run(name, *arguments):
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
-        example(name).main()
-
-    return run

@@ -180,7 +180,7 @@ def test_images_fit_the_levels(example):
 
 
 def test_ratios_and_verdicts_of_the_benchmark(example, capsys):
-    benchmark = example("benchmark")
+    benchmark = example("timing")
     assert benchmark.verdict(2.0, 2.0).endswith("target 2: met")
     assert benchmark.verdict(2.1, 2.0).endswith("target 2: MISSED")
     peer = benchmark.summary([0.001, 0.002, 0.003, 0.004, 0.005], memory=7.0)
@@ -279,7 +279,7 @@ def test_check_samples_goes_on_where_it_stopped(end_of, monkeypatch, tmp_path, c
 
 def test_the_readme_has_the_committed_results(example):
     readme, check_samples = (EXAMPLES.parent / "README.md").read_text(), example("check_samples")
-    paths = sorted((EXAMPLES / "results" / "check_samples").glob("*/*/results.json"))
+    paths = sorted((EXAMPLES / "papers" / "results" / "check_samples").glob("*/*/results.json"))
     rows = [check_samples.row(json.loads(path.read_text())) for path in paths]
     assert rows and [row for row in rows if row not in readme] == []
 
@@ -359,7 +359,7 @@ def test_benchmark_prints_each_target_beside_its_figure(tmp_path):
     small += ["--depths", 1, 2]
     layers = ["--shapes", "2x4x4x4", "--layers", "EmergingConv", "HouseholderQR1x1"]
     options = [*layers, *small, "--repeats", 1, "--json", tmp_path / "times.json"]
-    process = start("benchmark.py", "layers", "flows", "start", *options)
+    process = start("benchmarks", "layers", "flows", "start", *options)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0
     results = json.loads((tmp_path / "times.json").read_text())

@@ -11,10 +11,12 @@ Killed at any moment, the same command goes on with the image shape that was not
 import argparse
 import functools
 import math
+import os
+import time
 from pathlib import Path
 
 import keras
-from benchmark import event_shape, in_turn, set_threads
+import numpy as np
 from experiment import results_of, write
 
 import tfp_invconv as tic
@@ -50,17 +52,24 @@ def measure(args, shape):
         flow = tic.glow(shape, args.levels, args.depth, conv=conv, width=args.width, seed=0)
         model = tic.FlowModel(flow)
         calls[conv] = functools.partial(model.sample, args.images, seed=0)
-    times = in_turn(calls, args.repeats)
+    for call in calls.values():
+        call()  # compiles it
+    times = {conv: [] for conv in calls}
+    for _ in range(args.repeats):
+        for conv, call in calls.items():
+            start = time.perf_counter()
+            call()
+            times[conv].append(1e3 * (time.perf_counter() - start))
     return {
-        "ms": {conv: figures["ms"] for conv, figures in times.items()},
-        "quartiles": {conv: figures["quartiles"] for conv, figures in times.items()},
+        "ms": {conv: float(np.median(ms)) for conv, ms in times.items()},
+        "quartiles": {conv: np.percentile(ms, [25, 75]).tolist() for conv, ms in times.items()},
     }
 
 
 def run(args, text):
     """The results for one image shape: those in its folder, or new ones."""
     options = {"event_shape": text, **{name: getattr(args, name) for name in OPTIONS}}
-    shape = event_shape(argparse.Namespace(event_shape=text))
+    shape = [int(size) for size in text.split("x")]
     return results_of(lambda: measure(args, shape), args.out / text, options)
 
 
@@ -79,7 +88,8 @@ def table_rows(results):
 
 def main():
     args = parse_arguments()
-    set_threads(args)
+    # TensorFlow reads them at its first operation.
+    os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = str(args.threads)
     lines = [
         f"| image | convolution | {args.images} images, ms | ratio to 1x1 |",
         "|---|---|---|---|",

@@ -18,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from experiment import make_folder, read_results, stop
-from train_image_flow import log_scale_bound
 
 from tfp_invconv.flows import CONVOLUTIONS, COUPLINGS
 
@@ -29,6 +28,12 @@ SETTINGS = {
     "mnist_t10k": (2, 2e-3),
     "cifar10_jpeg": (1, 2e-3),
 }
+
+
+def log_scale_bound(text):
+    return text if text == "sigmoid" else float(text)
+
+
 ALL_KINDS = ["/".join(kind) for kind in itertools.product(CONVOLUTIONS, COUPLINGS)]
 
 
@@ -70,7 +75,7 @@ def settings(args, dataset, kind, bound):
 
 def train(args, options, folder):
     make_folder(folder)
-    script = Path(__file__).with_name("train_image_flow.py")
+    script = Path(__file__).parents[1] / "train_image_flow.py"
     arguments = [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
     if args.data_dir and options["dataset"] != "digits":
         arguments.append(f"--data-dir={args.data_dir}")

@@ -1,0 +1,162 @@
+"""A whole Glow beside those of TFP and normflows: log_prob, training step, sample.
+
+Each framework has a process of its own; their calls are timed in turn.
+"""
+
+import functools
+import importlib.util
+import multiprocessing
+
+from timing import (
+    claim,
+    event_shape,
+    megabytes,
+    seconds,
+    set_threads,
+    show,
+    summary,
+    with_batch_size,
+)
+
+JOBS = ("log_prob", "training step", "sample")
+
+
+def tensorflow_flows(args):
+    """{flow: {job: call}} for ours and for tfb.Glow."""
+    import keras
+    import tensorflow as tf
+    import tensorflow_probability as tfp
+
+    import tfp_invconv as tic
+
+    tfb, tfd = tfp.bijectors, tfp.distributions
+    shape = event_shape(args)
+    images = tf.random.stateless_uniform([args.batch_size, *shape], [0, 0], maxval=256.0)
+    size = dict(levels=args.levels, depth=args.depth, width=args.width)
+    glow = tfb.Glow(
+        shape,
+        num_glow_blocks=args.levels,
+        num_steps_per_block=args.depth,
+        coupling_bijector_fn=functools.partial(
+            tfb.GlowDefaultNetwork, num_hidden=args.width, kernel_shape=3
+        ),
+        exit_bijector_fn=tfb.GlowDefaultExitNetwork,
+    )
+    latent = tfd.Sample(tfd.Normal(0.0, 1.0), glow.inverse_event_shape(shape))
+    pixels = tfb.Chain([tfb.Scale(256.0), tfb.Shift(0.5), glow])
+    flows = {
+        "tfp_invconv emerging": tic.glow(shape, conv="emerging", **size),
+        "tfp_invconv 1x1": tic.glow(shape, conv="1x1", **size),
+        "tfb.Glow": tfd.TransformedDistribution(latent, pixels),
+    }
+    flows["tfb.Glow"].log_prob(images)  # makes its networks, fits its ActNorms
+
+    def jobs(flow):
+        model = tic.FlowModel(flow)
+        model.compile(keras.optimizers.Adam(1e-4))
+        model.initialize(images)
+        calls = [
+            functools.partial(tf.function(flow.log_prob), images),
+            functools.partial(model.train_on_batch, images),
+            functools.partial(model.sample, args.batch_size, seed=0),
+        ]
+        return dict(zip(JOBS, calls, strict=True))
+
+    return {name: jobs(flow) for name, flow in flows.items()}
+
+
+def normflows_flows(args):
+    """{flow: {job: call}} for the Glow of normflows, in PyTorch."""
+    import normflows
+    import torch
+
+    torch.set_num_threads(args.threads)
+    height, width, channels = event_shape(args)
+    bases, flows, merges = [], [], []
+    for level in range(args.levels, 0, -1):  # as normflows has it: from the latent on
+        squeezed = channels * 2 ** (level + 1)
+        blocks = [normflows.flows.GlowBlock(squeezed, args.width) for _ in range(args.depth)]
+        flows.append([*blocks, normflows.flows.Squeeze()])
+        # All channels leave the last level, half of them each one before.
+        out = squeezed if level == args.levels else squeezed // 2
+        latent = (out, height // 2**level, width // 2**level)
+        bases.append(normflows.distributions.DiagGaussian(latent))
+        if level < args.levels:
+            merges.append(normflows.flows.Merge())
+    model = normflows.MultiscaleFlow(bases, flows, merges)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-4)
+    images = torch.rand(args.batch_size, channels, height, width) - 0.5
+
+    def training_step():
+        optimizer.zero_grad()
+        model.forward_kld(images).backward()
+        optimizer.step()
+
+    calls = [
+        torch.no_grad()(lambda: model.log_prob(images, None)),
+        training_step,
+        torch.no_grad()(lambda: model.sample(args.batch_size)),
+    ]
+    calls[0]()  # fits its ActNorms
+    return {"normflows Glow": dict(zip(JOBS, calls, strict=True))}
+
+
+def serve(connection, make_flows, args):
+    """In a framework's process: measures what it is told to, and answers with the figures."""
+    set_threads(args)
+    flows = make_flows(args)
+    connection.send(list(flows))
+    for measure, flow, job in iter(connection.recv, None):
+        connection.send(measure(flows[flow][job]))
+
+
+def run(args):
+    args = with_batch_size(args, 64)
+    frameworks = [tensorflow_flows]
+    if importlib.util.find_spec("normflows"):
+        frameworks.append(normflows_flows)
+    else:
+        print("normflows is not installed: pip install '.[benchmark]'")
+    context = multiprocessing.get_context("spawn")
+    connections, flows = [], {}
+    for make_flows in frameworks:
+        here, there = context.Pipe()
+        context.Process(target=serve, args=(there, make_flows, args), daemon=True).start()
+        there.close()  # so that nobody waits for a process that has failed
+        connections.append(here)
+        flows |= dict.fromkeys(here.recv(), here)
+
+    def ask(measure, flow, job):
+        flows[flow].send((measure, flow, job))
+        return flows[flow].recv()
+
+    times = {}
+    for job in JOBS:
+        for flow in flows:
+            ask(seconds, flow, job)
+        memory = {flow: ask(megabytes, flow, job) for flow in flows}
+        repeats = [{flow: ask(seconds, flow, job) for flow in flows} for _ in range(args.repeats)]
+        for flow in flows:
+            times[flow, job] = summary([repeat[flow] for repeat in repeats], memory[flow])
+    for connection in connections:
+        connection.send(None)
+    return show_flows(args, list(flows), times)
+
+
+def show_flows(args, flows, times):
+    print(
+        f"\nGlow, {args.event_shape}, {args.levels} levels of {args.depth} steps, "
+        f"width {args.width}, batch {args.batch_size}"
+    )
+    rows = [show(f"{flow}, {job}", times[flow, job]) for flow in flows for job in JOBS]
+    ours, plain = "tfp_invconv emerging", "tfp_invconv 1x1"
+
+    def ratio(flow, job, other, other_job, target):
+        value = times[flow, job]["ms"] / times[other, other_job]["ms"]
+        return claim(f"{flow}, {job} / {other}, {other_job}", value, "times", target)
+
+    for peer in flows[2:]:
+        target = 0.8 if peer.startswith("normflows") else None
+        rows += [ratio(ours, job, peer, job, target) for job in JOBS]
+    rows += [ratio(ours, job, plain, job, 1.1) for job in JOBS]
+    return [*rows, ratio(ours, "sample", ours, "log_prob", 1.15)]

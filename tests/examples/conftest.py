@@ -1,0 +1,28 @@
+"""Runs the examples as commands, in this process."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture
+def example(monkeypatch):
+    """Imports an example as a module."""
+    for folder in (EXAMPLES / "benchmarks", EXAMPLES / "papers", EXAMPLES):
+        monkeypatch.syspath_prepend(folder)
+    return importlib.import_module
+
+
+@pytest.fixture
+def run_example(example, monkeypatch):
+    """Runs an example in this process, as a command with these arguments."""
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        example(name).main()
+
+    return run
