@@ -79,7 +79,7 @@ class Contrast(keras.layers.Layer):
     def call(self, x):
         power = tf.reduce_mean(x * x, -1, keepdims=True) + 1e-4
         direction, log_size = x * tf.math.rsqrt(power), 0.5 * tf.math.log(power)
-        return tf.concat([direction, log_size, tic.networks.asinh(x)], -1)
+        return tf.concat([direction, log_size, tf.asinh(x)], -1)
 
 
 def network(inputs, outputs, seed, args):
