@@ -1,11 +1,17 @@
-"""What several test modules share: random tensors, parameters, small data sets."""
+"""What test modules share: random tensors, small flows and models, data sets."""
 
 import hashlib
 import io
 import tarfile
 
+import keras
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
+
+import tfp_invconv as tic
+
+tfb, tfd = tfp.bijectors, tfp.distributions
 
 
 def noise(*shape, seed=0, dtype=tf.float64):
@@ -18,6 +24,96 @@ def away_from_initial(module, scale=0.1, seed=0):
     for variable in module.trainable_variables:
         variable.assign_add(scale * rng.normal(size=variable.shape))
     return module
+
+
+# Flows, models and their data.
+
+
+def small_glow(seed=0, **options):
+    options = {"conv": "1x1", **options}
+    return tic.glow([8, 8, 1], levels=1, depth=2, width=8, seed=seed, **options)
+
+
+def images(count=64, seed=0):
+    """Images whose pixels are much alike: there is something to learn."""
+    rng = np.random.default_rng(seed)
+    brightness = rng.uniform(20, 200, [count, 1, 1, 1])
+    return (brightness + rng.uniform(0, 20, [count, 8, 8, 1])).astype(np.float32)
+
+
+def compiled(distribution, rate=1e-2):
+    model = tic.FlowModel(distribution)
+    model.compile(keras.optimizers.Adam(rate))
+    return model
+
+
+def normal(shape=(2,)):
+    """A distribution that starts off from the data 3 + 2 N(0, 1)."""
+    return tfd.Sample(tfd.Normal(tf.Variable(0.0), tf.Variable(1.0)), shape)
+
+
+def conditional_flow():
+    coupling = tic.AffineCoupling.trainable([2], condition_size=2, width=4, seed=0)
+    chain = tic.ConditionalChain([tic.ActNorm.trainable([2]), coupling])
+    return tfd.TransformedDistribution(tfd.MultivariateNormalDiag([0.0, 0.0]), chain)
+
+
+def conditional(condition):
+    return {"bijector_kwargs": {"condition": condition}}
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of four."""
+
+    def __init__(self, *arrays):
+        super().__init__()
+        self.arrays = arrays
+
+    def __len__(self):
+        return -(-len(self.arrays[0]) // 4)
+
+    def __getitem__(self, index):
+        return tuple(array[4 * index : 4 * index + 4] for array in self.arrays)
+
+
+def from_arrays(*arrays):
+    return tf.data.Dataset.from_tensor_slices(arrays).batch(4)
+
+
+# x, conditions c and weights w as the arguments of `fit`.
+BATCHED = {
+    "arrays": lambda x, c, w: ((x, c), {"sample_weight": w, "batch_size": 4, "shuffle": False}),
+    "pair": lambda x, c, w: (((x, c),), {"sample_weight": w, "batch_size": 4, "shuffle": False}),
+    "tf.data": lambda x, c, w: ((from_arrays(x, c, w),), {}),
+    "PyDataset": lambda x, c, w: ((Batches(x, c, w),), {"shuffle": False}),
+}
+
+
+def vectors(count=64):
+    rng = np.random.default_rng(0)
+    return (rng.normal(size=[count, 3]) @ rng.normal(size=[3, 3]) + 4.0).astype(np.float32)
+
+
+@keras.saving.register_keras_serializable("tests")
+def small_flow(seed):
+    layers = [
+        tic.ActNorm.trainable([3]),
+        tic.AffineCoupling.trainable([3], width=4, seed=seed),
+    ]
+    base = tfd.MultivariateNormalDiag([0.0, 0.0, 0.0])
+    return tfd.TransformedDistribution(base, tfb.Chain(layers))
+
+
+def small_model(optimizer=None, seed=0, **options):
+    made = tic.FlowModel(small_flow, seed=seed)
+    made.compile(optimizer or keras.optimizers.Adam(0.01), **options)
+    return made
+
+
+def losses(trained, epochs=3, **options):
+    return trained.fit(
+        vectors(), batch_size=16, epochs=epochs, shuffle=False, verbose=0, **options
+    ).history["loss"]
 
 
 # Data sets. TensorFlow Datasets is imported where it is needed, as in the package.

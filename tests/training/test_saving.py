@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
+from helpers import compiled, images, small_glow
 
 import tfp_invconv as tic
 
 tfd = tfp.distributions
 
 
-def images(count=8):
+def small_images(count=8):
     rng = np.random.default_rng(0)
     return rng.uniform(0, 256, [count, 4, 4, 1]).astype(np.float32)
 
@@ -23,7 +24,7 @@ def trained(builder=tic.glow, **arguments):
     arguments = {"event_shape": [4, 4, 1], "depth": 1, "width": 4, "seed": 0, **arguments}
     model = tic.FlowModel(builder, **arguments)
     model.compile(keras.optimizers.Adam(0.01))
-    model.fit(images(), verbose=0)
+    model.fit(small_images(), verbose=0)
     return model
 
 
@@ -48,7 +49,7 @@ def frozen_normal(size):
 
 def test_a_whole_model_is_loaded_in_safe_mode_by_a_fresh_process(model, tmp_path):
     model.save(tmp_path / "flow.keras")
-    np.save(tmp_path / "x.npy", images())
+    np.save(tmp_path / "x.npy", small_images())
     script = f"""
 import keras, numpy as np, tfp_invconv
 model = keras.saving.load_model(r"{tmp_path / "flow.keras"}", safe_mode=True)
@@ -57,15 +58,29 @@ np.save(r"{tmp_path / "log_prob.npy"}", model.predict(x, verbose=0))
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
     log_prob = np.load(tmp_path / "log_prob.npy")
-    np.testing.assert_array_equal(log_prob, model.predict(images(), verbose=0))
+    np.testing.assert_array_equal(log_prob, model.predict(small_images(), verbose=0))
+
+
+def test_saved_weights_give_equal_log_probabilities(tmp_path):
+    x = images(16)
+    model = compiled(small_glow())
+    model.fit(x, verbose=0)
+    model.save_weights(tmp_path / "model.weights.h5")
+    other = compiled(small_glow(seed=1))
+    assert np.any(other.predict(x, verbose=0) != model.predict(x, verbose=0))
+    other.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_array_equal(other.predict(x, verbose=0), model.predict(x, verbose=0))
+    # What was loaded is not initialised from data again.
+    other.initialize(images(16, seed=3))
+    np.testing.assert_array_equal(other.predict(x, verbose=0), model.predict(x, verbose=0))
 
 
 @pytest.mark.parametrize(
     "builder, arguments, x",
     [
-        (tic.conf, {"conditional": 3}, (images(), np.arange(8) % 3)),
+        (tic.conf, {"conditional": 3}, (small_images(), np.arange(8) % 3)),
         (tic.conf, {"event_shape": [5]}, np.full([8, 5], 0.5, np.float32)),
-        (tic.glow, {"levels": 1, "dtype": "float64"}, images().astype(np.float64)),
+        (tic.glow, {"levels": 1, "dtype": "float64"}, small_images().astype(np.float64)),
     ],
 )
 def test_saved_and_loaded_it_has_equal_log_probabilities(tmp_path, builder, arguments, x):
@@ -113,7 +128,7 @@ def test_arguments_without_a_builder_are_an_error():
 
 
 def test_a_checkpoint_restores_the_distribution(model, tmp_path):
-    x = tf.constant(images())
+    x = tf.constant(small_images())
     path = tf.train.Checkpoint(distribution=model.distribution).save(tmp_path / "flow")
     other = tic.glow([4, 4, 1], 1, 1, width=4, seed=1)
     tf.train.Checkpoint(distribution=other).restore(path).assert_consumed()
@@ -138,7 +153,7 @@ def test_a_saved_model_has_density_and_seeded_samples(model, tmp_path):
 
     tf.saved_model.save(Exported(), tmp_path / "saved")
     loaded = tf.saved_model.load(tmp_path / "saved")
-    x = tf.constant(images())
+    x = tf.constant(small_images())
     np.testing.assert_allclose(loaded.log_prob(x), flow.log_prob(tf.identity(x)), rtol=1e-5)
     seed = tf.constant([1, 2])
     samples = loaded.sample(3, seed)
@@ -152,8 +167,8 @@ def test_export_serves_the_density(model, tmp_path):
         verbose=False,
     )
     loaded = tf.saved_model.load(tmp_path / "exported")
-    served = loaded.serve(tf.constant(images()))
-    np.testing.assert_allclose(served, model.predict(images(), verbose=0), rtol=1e-5)
+    served = loaded.serve(tf.constant(small_images()))
+    np.testing.assert_allclose(served, model.predict(small_images(), verbose=0), rtol=1e-5)
 
 
 def test_frozen_variables_stay_frozen_and_the_optimizer_goes_on(tmp_path):
@@ -162,7 +177,7 @@ def test_frozen_variables_stay_frozen_and_the_optimizer_goes_on(tmp_path):
     prior.network.trainable = False
     next(v for v in model.flow_variables if v.name.endswith("act_norm.shift")).trainable = False
     model.compile(keras.optimizers.Adam(0.01))
-    model.fit(images(), verbose=0)
+    model.fit(small_images(), verbose=0)
     frozen = [v.name for v in model.non_trainable_variables]
     assert len(frozen) == 6 + 1 and len(model.trainable_variables) > 3
     model.save(tmp_path / "flow.keras")
@@ -170,7 +185,7 @@ def test_frozen_variables_stay_frozen_and_the_optimizer_goes_on(tmp_path):
     assert [v.name for v in loaded.non_trainable_variables] == frozen
     pairs = zip(loaded.optimizer.variables, model.optimizer.variables, strict=True)
     assert all(np.array_equal(a, b) for a, b in pairs)
-    losses = [each.fit(images(), verbose=0).history["loss"] for each in (model, loaded)]
+    losses = [each.fit(small_images(), verbose=0).history["loss"] for each in (model, loaded)]
     np.testing.assert_allclose(*losses, rtol=1e-6)
 
 

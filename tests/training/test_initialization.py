@@ -1,0 +1,104 @@
+"""ActNorms are fitted to the first batch."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+from helpers import compiled, images, small_glow
+
+import tfp_invconv as tic
+from tfp_invconv.bijectors.scan import unrolled
+
+tfb, tfd = tfp.bijectors, tfp.distributions
+
+
+def act_norms(model):
+    return [m for m in model.distribution.submodules if isinstance(m, tic.ActNorm)]
+
+
+def gradients(model, x, **options):
+    with tf.GradientTape() as tape:
+        loss = -tf.reduce_mean(model(x, **options))
+    return tape.gradient(loss, model.trainable_variables)
+
+
+def fitted_by_an_outer_model(model, x):
+    inputs = keras.Input(x.shape[1:])
+    outer = keras.Model(inputs, model(inputs))
+    outer.compile("sgd", loss=lambda _, log_prob: -tf.reduce_mean(log_prob))
+    outer.fit(x, x, verbose=0)
+
+
+def test_every_act_norm_is_initialised_from_the_first_batch():
+    flow, x = small_glow(), images()
+    model = compiled(flow, rate=0.0)
+    more = np.concatenate([x, 40 + images(32, seed=1) / 10])
+    model.fit(more, batch_size=64, epochs=1, shuffle=False, verbose=0)
+    assert not any(getattr(layer, "awaits_data", False) for layer in flow.submodules)
+    steps = unrolled(flow.bijector).submodules
+    norms = [layer for layer in steps if isinstance(layer, tic.ActNorm)]
+    assert len(norms) == 2
+    assert all(np.all(norm.log_scale.numpy() != 0) for norm in norms)
+    # The first one sees the squeezed, scaled pixels.
+    pixels = tic.Squeeze().inverse(x / 256 - 0.5)
+    z = next(n for n in norms if n.shift.shape == [4]).inverse(pixels).numpy()
+    np.testing.assert_allclose(z.mean((0, 1, 2)), 0.0, atol=1e-4)
+    np.testing.assert_allclose(z.std((0, 1, 2)), 1.0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        lambda model, x: model.train_on_batch(x),
+        lambda model, x: gradients(model, x, training=True),
+    ],
+    ids=["train_on_batch", "eager loop with training=True"],
+)
+def test_act_norms_are_fitted_where_training_starts(start):
+    model, x = compiled(small_glow(), rate=0.0), images()
+    start(model, tf.constant(x))
+    expected = compiled(small_glow())
+    expected.initialize(x)
+    for norm, other in zip(act_norms(model), act_norms(expected), strict=True):
+        assert not norm.is_identity
+        np.testing.assert_allclose(norm.shift, other.shift, rtol=1e-5)
+        np.testing.assert_allclose(norm.log_scale, other.log_scale, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [gradients, tf.function(gradients), fitted_by_an_outer_model],
+    ids=["eager loop", "loop in a function", "outer model"],
+)
+def test_act_norms_that_nobody_fitted_say_so(start):
+    model, x = tic.FlowModel(small_glow()), images()
+    with pytest.warns(RuntimeWarning, match="act_norm: training starts, and it is still the ide"):
+        start(model, tf.constant(x))
+    model.initialize(x)
+    start(model, tf.constant(x))  # a warning would be an error here
+
+
+def test_after_an_error_no_act_norm_awaits_data():
+    norm = tic.ActNorm.trainable([2])
+    base = tfd.Sample(tfd.Normal(0.0, 1.0), [2])
+    model = tic.FlowModel(tfd.TransformedDistribution(base, tfb.Chain([norm])))
+    with pytest.raises(ValueError, match="events"):
+        model.initialize(np.ones([4, 3], np.float32))
+    model(np.ones([4, 2], np.float32))
+    assert norm.is_identity
+
+
+def test_an_act_norm_is_initialised_from_an_array():
+    norm, x = tic.ActNorm.trainable([8, 8, 1], dtype=tf.float64), images(4)
+    norm.initialize(x)
+    np.testing.assert_allclose(norm.shift, [-x.mean(dtype=np.float64)], rtol=1e-6)
+
+
+def test_initialize_refuses_a_nan():
+    x = images(4)
+    x[1, 2, 3, 0] = np.nan
+    with pytest.raises(ValueError, match=r"initialize: x is not finite at index \(1, 2, 3, 0\)"):
+        tic.FlowModel(small_glow()).initialize(x)
+    with pytest.raises(ValueError, match="act_norm: the mean or the variance of the data is not"):
+        tic.ActNorm.trainable([8, 8, 1]).initialize(x)
