@@ -7,6 +7,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import tfp_invconv as tic
+from tfp_invconv.networks import _calling
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -19,8 +20,8 @@ def test_samples_and_density_cost_one_evaluation(monkeypatch):
     base = tfd.Sample(tfd.Normal(0.0, 1.0), [4, 4, 2])
     posterior = tfd.TransformedDistribution(base, tfb.Invert(tfb.Chain([conv, coupling])))
     calls = []
-    original = tic.networks.call
-    monkeypatch.setattr(tic.networks, "call", lambda *args: calls.append(1) or original(*args))
+    original = _calling.call
+    monkeypatch.setattr(_calling, "call", lambda *args: calls.append(1) or original(*args))
     monkeypatch.setattr(
         "tfp_invconv.bijectors.autoregressive_conv.causal_solve",
         lambda *_: pytest.fail("the slow direction was used"),
