@@ -5,8 +5,12 @@ import secrets
 import urllib.request
 
 import numpy as np
-import tensorflow_datasets as tfds
 from tqdm.auto import tqdm
+
+from tfp_invconv.data._tfds import import_tfds
+
+import_tfds("tfp_invconv.data")  # its errors say what is wrong with TFDS
+import tensorflow_datasets as tfds  # noqa: E402
 
 _BLOCK_BYTES = 2**20
 

@@ -1,9 +1,19 @@
 """What the loaders share: finding, preparing and reading a TFDS data set, with clear errors."""
 
 import difflib
+import importlib
+import importlib.util
 import numbers
 import os
 import random
+import sys
+
+_IMPORT_REMEDY = 'Try pip install "tfp_invconv[datasets]".'
+# Beside TensorFlow 2.18 to 2.20, as on Colab, protobuf may be older than 1.21 needs.
+_PROTOBUF_REMEDY = (
+    "The installed tensorflow-metadata is too new for the installed protobuf: pip install "
+    "tensorflow-metadata==1.17.2, then restart Python."
+)
 
 
 def check_arguments(caller, strings, integers):
@@ -19,26 +29,35 @@ def check_arguments(caller, strings, integers):
 
 
 def import_tfds(caller):
-    """Imports TFDS with our own data sets registered in it."""
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
+    """Imports TFDS. An error says what is wrong with it, at the first try and at any later one."""
+    if importlib.util.find_spec("tensorflow_datasets") is None:
         raise ImportError(
             f"{caller} needs tensorflow_datasets, which is not installed: "
             'pip install "tfp_invconv[datasets]".'
+        )
+    try:
+        # TFDS logs the errors of its own import and stays in sys.modules half made. Its parts
+        # raise them, tensorflow-metadata before anything is logged.
+        for module in ("tensorflow_metadata.proto", "tensorflow_datasets.public_api"):
+            importlib.import_module(module)
+    except Exception as error:
+        remedy = _PROTOBUF_REMEDY if "protobuf" in str(error) else _IMPORT_REMEDY
+        raise ImportError(
+            f"{caller} needs tensorflow_datasets, which cannot be imported: {error} {remedy}"
         ) from error
-    from tfp_invconv.data import bsds300_patches, caltech101_silhouettes, digits, maf
-
-    del bsds300_patches, caltech101_silhouettes, digits, maf  # registered by their import
-    return tfds
+    return sys.modules["tensorflow_datasets"]
 
 
 def find_builder(tfds, name, data_dir, caller):
     """The TFDS builder of this name, or an error that lists similar names."""
+    # Importing our builders registers them.
+    from tfp_invconv.data import bsds300_patches, caltech101_silhouettes, maf
+
+    del bsds300_patches, caltech101_silhouettes, maf
     try:
         return tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError:
-        known = tfds.list_builders(with_community_datasets=False)
+        known = ["digits", *tfds.list_builders(with_community_datasets=False)]
         if data_dir is not None and os.path.isdir(data_dir):
             known += os.listdir(data_dir)
         base = name.partition("/")[0].partition(":")[0]
@@ -94,10 +113,14 @@ def prepare(tfds, builder, name, data_dir, caller):
         random.setstate(state)
 
 
-def split_error(builder, split, error, caller):
+def split_sizes(builder):
+    """The number of examples of each split."""
+    return {name: info.num_examples for name, info in builder.info.splits.items()}
+
+
+def split_error(name, sizes, split, error, caller):
     """The error for a split that does not exist or is empty."""
-    sizes = {key: info.num_examples for key, info in builder.info.splits.items()}
     return ValueError(
-        f"{caller}: cannot read split {split!r} of data set {builder.name!r} ({error}); "
+        f"{caller}: cannot read split {split!r} of data set {name!r} ({error}); "
         f"{caller} needs at least one example, and the splits have {sizes}."
     )

@@ -1,93 +1,72 @@
-"""The 8x8 digits of scikit-learn as a TFDS data set that needs no download."""
+"""scikit-learn's 8x8 digits: the image data set that needs no download and no TFDS."""
 
-import contextlib
-import io
+import re
 
 import numpy as np
-import tensorflow_datasets as tfds
-
-from tfp_invconv.data import _builders
+import tensorflow as tf
 
 __all__ = ["Digits"]
 
-_NUM_TRAIN = 1500
+_SPLITS = {"train": range(1500), "test": range(1500, 1797), "all": range(1797)}
 
-_DESCRIPTION = """\
-1,797 grey scans of handwritten digits, 8x8 pixels with values 0 to 16: the test
-part of the UCI "Optical Recognition of Handwritten Digits" data, in the copy that
-scikit-learn ships. `train` is the first 1,500 scans in the order of that file and
-`test` the last 297; both keep the order.
-"""
-
-_CITATION = """\
-@misc{alpaydin1998optical,
-  author = {Alpaydin, Ethem and Kaynak, Cenk},
-  title = {Optical Recognition of Handwritten Digits},
-  year = {1998},
-  publisher = {UCI Machine Learning Repository},
-  doi = {10.24432/C50P49},
-}
-"""
+_BOUND = r"(-?[\d_.]+)?(%?)"
+_PART = re.compile(rf"([\w-]+)(?:\[{_BOUND}:{_BOUND}\])?")
 
 
-class Digits(_builders.Builder):
-    """TFDS builder "digits": `image` uint8 `[8, 8, 1]` in 0..16, `label` in 0..9.
+class Digits:
+    """1,797 grey scans of handwritten digits, 8x8 pixels from 0 to 16.
 
-    Importing this module registers the name, so that `tfds.load("digits")` works too.
-    The data are generated from the installed scikit-learn in about a second, without
-    a network.
-
-    Raises:
-      ImportError: If the data must be generated and scikit-learn is not installed.
-
-    #### Examples
-
-    >>> import tempfile
-    >>> from tfp_invconv.data.digits import Digits
-    >>> with tempfile.TemporaryDirectory() as data_dir:
-    ...     digits = Digits(data_dir=data_dir)
-    ...     digits.download_and_prepare()
-    ...     print({name: info.num_examples for name, info in digits.info.splits.items()})
-    {'train': 1500, 'test': 297}
+    They are the test part of the UCI data set "Optical Recognition of Handwritten Digits"
+    (Alpaydin and Kaynak 1998, https://doi.org/10.24432/C50P49), in the copy that scikit-learn
+    ships. "train" is the first 1,500 scans of that file, "test" the last 297, both in its order.
     """
 
-    def _info(self):
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=_DESCRIPTION,
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(8, 8, 1), dtype=np.uint8),
-                    "label": tfds.features.ClassLabel(num_classes=10),
-                }
-            ),
-            supervised_keys=("image", "label"),
-            homepage="https://archive.ics.uci.edu/dataset/80",
-            citation=_CITATION,
-            disable_shuffling=True,
-        )
+    shape = (8, 8, 1)
+    split_sizes = {name: len(indices) for name, indices in _SPLITS.items()}
 
-    def download_and_prepare(self, **kwargs):
-        """As in TFDS, without its announcement of a download: there is none."""
-        with contextlib.redirect_stdout(io.StringIO()):
-            super().download_and_prepare(**kwargs)
+    def prepare(self):
+        """Loads all scans.
 
-    def _split_generators(self, dl_manager):
-        del dl_manager  # nothing to download
+        Raises:
+          ImportError: If scikit-learn cannot be imported.
+        """
         try:
             from sklearn import datasets
         except ImportError as error:
             raise ImportError(
-                "The data set 'digits' is made from the copy in scikit-learn, which is not "
-                'installed: pip install "tfp_invconv[datasets]".'
+                "load_images takes the data set 'digits' from scikit-learn, which cannot be "
+                f'imported ({error}): pip install "tfp_invconv[datasets]".'
             ) from error
         scans = datasets.load_digits()
-        images = scans.images.astype(np.uint8)[..., np.newaxis]
-        return {
-            "train": self._generate_examples(images[:_NUM_TRAIN], scans.target[:_NUM_TRAIN]),
-            "test": self._generate_examples(images[_NUM_TRAIN:], scans.target[_NUM_TRAIN:]),
-        }
+        self._images = scans.images.astype(np.uint8)[..., np.newaxis]
+        self._labels = scans.target.astype(np.int32)
 
-    def _generate_examples(self, images, labels):
-        for index, (image, label) in enumerate(zip(images, labels, strict=True)):
-            yield index, {"image": image, "label": int(label)}
+    def read(self, split):
+        """Pairs of a uint8 image and its int32 label."""
+        indices = _indices(split)
+        return tf.data.Dataset.from_tensor_slices((self._images[indices], self._labels[indices]))
+
+
+def _indices(split):
+    """The places of a split's scans. The syntax is TFDS's, such as "train[:50%]+test[-10:]"."""
+    parts = [_part_indices(part) for part in re.split(r"\s*\+\s*", split)]
+    return np.concatenate(parts).astype(int)
+
+
+def _part_indices(part):
+    match = _PART.fullmatch(part)
+    if match is None:
+        raise ValueError(f"{part!r} is neither a split nor a slice of one, such as 'train[:100]'")
+    name, start, start_unit, stop, stop_unit = match.groups()
+    if name not in _SPLITS:
+        raise ValueError(f"unknown split {name!r}")
+    indices = _SPLITS[name]
+    # A percent sign at one bound counts for both.
+    in_percent = start_unit or stop_unit
+    bounds = [
+        bound and (round(float(bound) * len(indices) / 100) if in_percent else int(bound))
+        for bound in (start, stop)
+    ]
+    if any(abs(bound or 0) > len(indices) for bound in bounds):
+        raise ValueError(f"{name!r} has only {len(indices)} examples")
+    return indices[slice(*bounds)]

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from tfp_invconv._utils.types import PathLike
 from tfp_invconv.data import _tfds
+from tfp_invconv.data.digits import Digits
 from tfp_invconv.data.noise import dequantize
 
 __all__ = ["load_images"]
@@ -83,20 +84,19 @@ def load_images(
     TensorShape([None])
     """
     _check_arguments(name, split, batch_size, size_multiple, fit, with_labels, seed)
-    tfds = _tfds.import_tfds("load_images")
-    builder = _tfds.find_builder(tfds, name, data_dir, "load_images")
-    height, width, channels = _image_shape(tfds, name, builder)
-    if with_labels:
-        _check_labels(tfds, name, builder)
+    source = Digits() if name == "digits" else _TfdsImages(name, data_dir, with_labels)
+    height, width, channels = source.shape
     target_height = _fitted_size(height, size_multiple, fit, "height", name)
     target_width = _fitted_size(width, size_multiple, fit, "width", name)
-    builder = _tfds.prepare(tfds, builder, name, data_dir, "load_images")
-
-    # Pairs of image and label even if the label is not wanted: then it is 0.
-    images = _decoded_images(tfds, builder, split, with_labels)
-    num_images = int(images.cardinality())
-    if num_images < 1:
-        raise _tfds.split_error(builder, split, "it is empty", "load_images")
+    source.prepare()
+    try:
+        images = source.read(split)
+        num_images = int(images.cardinality())
+        if num_images < 1:
+            raise ValueError("it is empty")
+    except ValueError as error:
+        sizes = source.split_sizes
+        raise _tfds.split_error(name, sizes, split, error, "load_images") from error
     num_in_memory = min(num_images, max(1, _MEMORY_BYTES // (height * width * channels)))
     if num_in_memory == num_images:
         # Not `cache()`, which warns whenever a first pass stops early, as `take(1)` does.
@@ -131,37 +131,6 @@ def _check_arguments(name, split, batch_size, size_multiple, fit, with_labels, s
         raise TypeError(f"load_images: with_labels must be True or False, got {with_labels!r}.")
 
 
-def _image_shape(tfds, name, builder):
-    """The static `[H, W, C]` of the feature "image", from the description of the data."""
-    feature = _tfds.find_feature(tfds, builder, "image", "load_images")
-    shape, dtype = feature.shape, feature.np_dtype
-    if dtype != np.uint8:
-        raise TypeError(
-            f"load_images: data set {name!r} has images of dtype {dtype}; load_images needs uint8."
-        )
-    if len(shape) != 3 or None in shape:
-        raise ValueError(
-            f"load_images: data set {name!r} has images of shape {shape}; load_images needs "
-            "one static shape [H, W, C]."
-        )
-    return shape
-
-
-def _check_labels(tfds, name, builder):
-    """Refuses labels that are not one integer for each image."""
-    feature = _tfds.find_feature(tfds, builder, "label", "load_images")
-    if not np.issubdtype(feature.np_dtype, np.integer):
-        raise TypeError(
-            f"load_images: data set {name!r} has labels of dtype {feature.np_dtype}; "
-            "load_images needs integers."
-        )
-    if feature.shape != ():
-        raise ValueError(
-            f"load_images: data set {name!r} has labels of shape {feature.shape}; load_images "
-            "needs one integer for each image."
-        )
-
-
 def _fitted_size(size, multiple, fit, axis, name):
     """`size` rounded to a multiple: up to pad, down to crop."""
     fitted = size // multiple * multiple if fit == "crop" else -(-size // multiple) * multiple
@@ -173,14 +142,65 @@ def _fitted_size(size, multiple, fit, axis, name):
     return fitted
 
 
-def _decoded_images(tfds, builder, split, with_labels):
-    """A data set of the uint8 images, each with its label, or with 0 for lack of one."""
-    try:
-        examples = builder.as_dataset(split=split, read_config=tfds.ReadConfig(try_autocache=False))
-    except ValueError as error:
-        raise _tfds.split_error(builder, split, error, "load_images") from error
+class _TfdsImages:
+    """The images and labels of a TFDS data set."""
 
-    def image_and_label(example):
-        return example["image"], tf.cast(example["label"], tf.int32) if with_labels else 0
+    def __init__(self, name, data_dir, with_labels):
+        self._tfds = _tfds.import_tfds("load_images")
+        self._name, self._data_dir, self._with_labels = name, data_dir, with_labels
+        self._builder = _tfds.find_builder(self._tfds, name, data_dir, "load_images")
+        self.shape = self._image_shape()
+        if with_labels:
+            self._check_labels()
 
-    return examples.map(image_and_label, num_parallel_calls=tf.data.AUTOTUNE)
+    def prepare(self):
+        """Downloads the data set if it is not there."""
+        self._builder = _tfds.prepare(
+            self._tfds, self._builder, self._name, self._data_dir, "load_images"
+        )
+
+    @property
+    def split_sizes(self):
+        return _tfds.split_sizes(self._builder)
+
+    def read(self, split):
+        """Pairs of a uint8 image and its int32 label, or 0 if labels are not wanted."""
+
+        def image_and_label(example):
+            return example["image"], (
+                tf.cast(example["label"], tf.int32) if self._with_labels else 0
+            )
+
+        config = self._tfds.ReadConfig(try_autocache=False)
+        examples = self._builder.as_dataset(split=split, read_config=config)
+        return examples.map(image_and_label, num_parallel_calls=tf.data.AUTOTUNE)
+
+    def _image_shape(self):
+        """The static `[H, W, C]` of the feature "image"."""
+        feature = _tfds.find_feature(self._tfds, self._builder, "image", "load_images")
+        shape, dtype = feature.shape, feature.np_dtype
+        if dtype != np.uint8:
+            raise TypeError(
+                f"load_images: data set {self._name!r} has images of dtype {dtype}; load_images "
+                "needs uint8."
+            )
+        if len(shape) != 3 or None in shape:
+            raise ValueError(
+                f"load_images: data set {self._name!r} has images of shape {shape}; load_images "
+                "needs one static shape [H, W, C]."
+            )
+        return shape
+
+    def _check_labels(self):
+        """Raises an error unless labels are one integer for each image."""
+        feature = _tfds.find_feature(self._tfds, self._builder, "label", "load_images")
+        if not np.issubdtype(feature.np_dtype, np.integer):
+            raise TypeError(
+                f"load_images: data set {self._name!r} has labels of dtype {feature.np_dtype}; "
+                "load_images needs integers."
+            )
+        if feature.shape != ():
+            raise ValueError(
+                f"load_images: data set {self._name!r} has labels of shape {feature.shape}; "
+                "load_images needs one integer for each image."
+            )

@@ -96,12 +96,13 @@ def _check_vectors(tfds, name, builder):
 
 def _read_vectors(builder, split):
     """All vectors of a split, `[num_examples, N]`."""
+    sizes = _tfds.split_sizes(builder)
     try:
         files = builder.info.splits[split].file_instructions
     except (KeyError, ValueError) as error:
-        raise _tfds.split_error(builder, split, error, "load_vectors") from error
+        raise _tfds.split_error(builder.name, sizes, split, error, "load_vectors") from error
     if not files:
-        raise _tfds.split_error(builder, split, "it is empty", "load_vectors")
+        raise _tfds.split_error(builder.name, sizes, split, "it is empty", "load_vectors")
     spec = {"vector": builder.info.features.tf_example_spec["vector"]}
     parts = [
         tf.data.TFRecordDataset(file.filename).skip(file.skip).take(file.take) for file in files
