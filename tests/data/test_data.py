@@ -3,6 +3,7 @@
 import pathlib
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ class SmallBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "For tests."}
-    url_infos = None  # as in Digits
+    url_infos = None  # as in our own builders
     FEATURES = {"image": tfds.features.Image(shape=(5, 7, 3), dtype=np.uint8)}
 
     def _info(self):
@@ -93,23 +94,47 @@ def load(data_dir):
 # The digits.
 
 
-def test_digits_are_the_scans_in_order(data_dir, capsys):
-    builder = Digits(data_dir=data_dir)
-    builder.download_and_prepare()
-    assert "ownload" not in capsys.readouterr().out
+@pytest.mark.parametrize("split, part", [("train", np.s_[:1500]), ("test", np.s_[1500:])])
+def test_digits_are_the_scans_in_order(split, part, capsys):
+    digits = Digits()
+    digits.prepare()
+    pixels, labels = digits.read(split).batch(2000).get_single_element()
+    assert capsys.readouterr().out == ""
     expected = sklearn_datasets.load_digits()
-    for split, part in (("train", np.s_[:1500]), ("test", np.s_[1500:])):
-        dataset = builder.as_dataset(split=split, as_supervised=True, batch_size=-1)
-        pixels, labels = tfds.as_numpy(dataset)
-        assert pixels.dtype == np.uint8
-        assert pixels.shape[1:] == (8, 8, 1)
-        np.testing.assert_array_equal(pixels[..., 0], expected.images[part])
-        np.testing.assert_array_equal(labels, expected.target[part])
-    assert {name: info.num_examples for name, info in builder.info.splits.items()} == {
-        "train": 1500,
-        "test": 297,
-    }
-    assert builder.info.features["label"].num_classes == 10
+    assert pixels.dtype == tf.uint8 and labels.dtype == tf.int32
+    assert pixels.shape[1:] == digits.shape == (8, 8, 1)
+    np.testing.assert_array_equal(pixels[..., 0], expected.images[part])
+    np.testing.assert_array_equal(labels, expected.target[part])
+    assert len(labels) == digits.split_sizes[split] == (1500 if split == "train" else 297)
+
+
+@pytest.mark.parametrize(
+    "split",
+    ["all", "train+test", "test[:10] + train[10:20]", "train[:50]+train[:50]"]
+    + ["train[:100]", "train[100:250]", "train[-50:]", "test[-10:-5]", "train[:1_000]"]
+    + ["test[50%:]", "test[:-1%]", "train[10:20%]", "train[10%:20]", "test[33.3%:66.6%]"],
+)
+def test_slices_of_the_digits_are_those_of_tfds(split):
+    digits = Digits()
+    digits.prepare()
+    scans = {"train": digits.read("train"), "test": digits.read("test")}
+    sizes = {name: types.SimpleNamespace(num_examples=len(part)) for name, part in scans.items()}
+    expected = [
+        part
+        for instruction in tfds.core.ReadInstruction.from_spec(split).to_absolute(sizes)
+        for part in list(scans[instruction.splitname])[instruction.from_ : instruction.to]
+    ]
+    found = list(digits.read(split))
+    assert len(found) == len(expected) > 0
+    for (image, label), (expected_image, expected_label) in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(image, expected_image)
+        assert label == expected_label
+
+
+def test_digits_need_no_tfds_and_no_folder(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    assert len(values(load_images("digits", "test", data_dir=tmp_path / "none"))) == 297
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_digits_without_scikit_learn(monkeypatch, tmp_path):
@@ -119,18 +144,11 @@ def test_digits_without_scikit_learn(monkeypatch, tmp_path):
         load_images("digits", data_dir=tmp_path)
 
 
-def test_import_needs_no_optional_package():
-    # Blocked, not looked for in sys.modules: Keras itself imports the last two if it can.
-    program = """
-import sys
-for name in ("tensorflow_datasets", "sklearn", "matplotlib"):
-    sys.modules[name] = None
-import tfp_invconv.data
-try:
-    tfp_invconv.data.load_images()
-except ImportError as error:
-    print(error)
-"""
+# Optional packages.
+
+
+def run_program(program, **kwargs):
+    """What a Python program prints that imports the package from where these tests do."""
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=pathlib.Path(images_module.__file__).parents[2],
@@ -138,10 +156,89 @@ except ImportError as error:
         text=True,
         timeout=120,
         check=False,
+        **kwargs,
     )
     assert done.returncode == 0, done.stderr
-    assert "load_images needs tensorflow_datasets" in done.stdout
-    assert 'pip install "tfp_invconv[datasets]"' in done.stdout
+    return done.stdout
+
+
+def test_import_needs_no_optional_package():
+    # Blocked, not looked for in sys.modules: Keras itself imports the last two if it can.
+    printed = run_program("""
+import sys
+for name in ("tensorflow_datasets", "sklearn", "matplotlib"):
+    sys.modules[name] = None
+import tfp_invconv.data
+for name in ("digits", "mnist"):
+    try:
+        tfp_invconv.data.load_images(name)
+    except ImportError as error:
+        print(error)
+""")
+    about_digits, about_mnist = printed.splitlines()
+    assert "scikit-learn, which cannot be imported" in about_digits
+    assert 'pip install "tfp_invconv[datasets]"' in about_digits
+    assert "load_images needs tensorflow_datasets, which is not installed" in about_mnist
+    assert 'pip install "tfp_invconv[datasets]"' in about_mnist
+
+
+# Like TFDS, these packages catch what goes wrong in their own import.
+BROKEN_TFDS = """
+try:
+    from tensorflow_datasets.public_api import *
+except Exception:
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    "fault, remedy",
+    [
+        (
+            "RuntimeError('Detected incompatible Protobuf Gencode/Runtime versions')",
+            "pip install tensorflow-metadata==1.17.2, then restart Python.",
+        ),
+        (
+            "ImportError(\"cannot import name 'runtime_version' from 'google.protobuf'\")",
+            "pip install tensorflow-metadata==1.17.2, then restart Python.",
+        ),
+        ("ImportError(\"No module named 'etils'\")", 'pip install "tfp_invconv[datasets]"'),
+    ],
+)
+def test_a_broken_tfds_is_named_at_every_try(tmp_path, fault, remedy):
+    for name, content in {
+        "tensorflow_datasets/__init__.py": BROKEN_TFDS,
+        "tensorflow_datasets/public_api.py": f"raise {fault}",
+        "tensorflow_metadata/__init__.py": "",
+        "tensorflow_metadata/proto.py": "",
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)
+    printed = run_program(f"""
+import sys
+sys.path.insert(0, r"{tmp_path}")
+import tensorflow_datasets  # as a user's own program may
+from tfp_invconv import data
+assert len(data.load_images()) == 24
+def from_builders(_):
+    from tfp_invconv.data import maf
+for load in (data.load_images, data.load_images, data.load_vectors, from_builders):
+    try:
+        load("cifar10")
+    except ImportError as error:
+        print(error)
+""")
+    messages = printed.splitlines()
+    assert [message.split()[0] for message in messages] == [
+        "load_images",
+        "load_images",
+        "load_vectors",
+        "tfp_invconv.data",
+    ]
+    for message in messages:
+        assert "needs tensorflow_datasets, which cannot be imported (" in message
+        assert remedy in message
 
 
 # Batches.
@@ -302,6 +399,16 @@ def test_cropping_is_centred(load):
         (ValueError, r"'train\[:0\]' of data set 'digits' .*at least one", ["digits", "train[:0]"]),
         (ValueError, r"'test\[7:3\]' of data set 'digits' .*empty", ["digits", "test[7:3]"]),
         (ValueError, "'valid' of data set 'digits' .*'test': 297", ["digits", "valid"]),
+        (ValueError, r"'train\[:1501\]' .*'train' has only 1500", ["digits", "train[:1501]"]),
+        (ValueError, r"\('train\[5\]' is neither a split nor a slice", ["digits", "train[5]"]),
+        (ValueError, "unknown data set 'digit'; similar names: .*digits", ["digit"]),
+        (
+            ValueError,
+            r"'test\[:0\]' of data set 'tic_odd_sizes' .*at",
+            ["tic_odd_sizes", "test[:0]"],
+        ),
+        (ValueError, r"'test\[7:3\]' of .*'tic_odd.* .*empty", ["tic_odd_sizes", "test[7:3]"]),
+        (ValueError, "'valid' of data set 'tic_odd.*'test': 9", ["tic_odd_sizes", "valid"]),
         (ValueError, "'tic_no_images' has no feature 'image'.*it has scan", ["tic_no_images"]),
         (ValueError, r"images of shape \(None, None, 1\).*one static shape", ["tic_varying_sizes"]),
         (TypeError, "images of dtype .*float32.*needs uint8", ["tic_floats"]),

@@ -101,7 +101,11 @@ def test_seed_decides_the_order(data_dir):
     "error, words, arguments",
     [
         (ValueError, "unknown data set 'POWERS'; similar names: .*power", ["POWERS"]),
-        (ValueError, "'digits' has no feature 'vector'.*it has image, label", ["digits"]),
+        (
+            ValueError,
+            "'caltech101_silhouettes' has no feature 'vector'.*it has image, label",
+            ["caltech101_silhouettes"],
+        ),
         (TypeError, "vectors of dtype .*float64.*needs float32", ["tic_doubles"]),
         (ValueError, r"vectors of shape \(4, 4\).*static shape \[N\]", ["tic_matrices"]),
         (ValueError, r"vectors of shape \(None,\).*static shape \[N\]", ["tic_lengths"]),

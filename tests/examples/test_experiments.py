@@ -17,7 +17,7 @@ import tensorflow_probability as tfp
 
 pytest.importorskip("tensorflow_datasets")
 
-from tfp_invconv.data import _builders, load_images  # noqa: E402
+from tfp_invconv.data import _builders  # noqa: E402
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -55,7 +55,6 @@ def fixture_data_dir(tmp_path_factory):
     """With the data sets that the experiments above read."""
     folder = tmp_path_factory.mktemp("data")
     SmallVectors(data_dir=folder).download_and_prepare()
-    load_images("digits", "test", data_dir=folder)
     return folder
 
 

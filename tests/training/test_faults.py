@@ -216,7 +216,9 @@ WRITERS = {
         np.zeros([1, 2, 2, 1]), np.zeros([1, 2, 2, 1]), folder / "a.png"
     ),
     "Backup": lambda model, folder: fit(model, tic.callbacks.Backup(folder), epochs=1),
-    "load_images": lambda _, folder: tic.data.load_images("digits", data_dir=folder),
+    "load_images": lambda _, folder: tic.data.load_images(
+        "caltech101_silhouettes", data_dir=folder
+    ),
 }
 
 

@@ -41,9 +41,9 @@ def import_tfds(caller):
         for module in ("tensorflow_metadata.proto", "tensorflow_datasets.public_api"):
             importlib.import_module(module)
     except Exception as error:
-        remedy = _PROTOBUF_REMEDY if "protobuf" in str(error) else _IMPORT_REMEDY
+        remedy = _PROTOBUF_REMEDY if "protobuf" in str(error).lower() else _IMPORT_REMEDY
         raise ImportError(
-            f"{caller} needs tensorflow_datasets, which cannot be imported: {error} {remedy}"
+            f"{caller} needs tensorflow_datasets, which cannot be imported ({error}). {remedy}"
         ) from error
     return sys.modules["tensorflow_datasets"]
 
