@@ -1,6 +1,7 @@
-"""What all layers share: base classes, and the handling of their parameters."""
+"""Base classes of the layers, and the declaration and checks of their parameters."""
 
-import functools
+import inspect
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -13,37 +14,84 @@ from tfp_invconv.bijectors import _cache
 is_ref = tensor_util.is_ref
 
 
-class HashedOnce:
-    """Mix-in for bijectors: the hash is computed once.
+class ParameterBijector(tfp.bijectors.AutoCompositeTensorBijector):
+    """Base class of layers whose parameters are tensors.
 
-    It is that of the constructor's arguments, which never change, and for a layer of layers that
-    of all of theirs. TFP's cache asks for it at every call: a third of the time of tracing a flow.
+    A subclass lists its parameters in `SHAPES`. Their values are converted and checked here, and
+    become attributes; TFP's `parameter_properties` come from the same table. Constants become
+    tensors. Variables and deferred tensors stay references, which every call reads anew.
+
+    Class attributes:
+      SHAPES: the shape of each parameter, such as "[..., m, m, C, C]". `...` stands for batch
+        dimensions, a number for a fixed size. Axes of the same name have the same size, also in
+        different parameters. A parameter may be None where that is the constructor's default.
+      EVENT: the axes of an event on the data side. Axes of these names in `SHAPES` have the size
+        of the event's.
+      DEFAULT_SIZES: for the other axes, the size or the name of an axis of the same size that
+        `tfp.experimental.util.make_trainable` uses where it is not given the parameter.
     """
 
-    @functools.cached_property
-    def _hash(self):
-        return super().__hash__()
-
-    def __hash__(self):
-        return self._hash
-
-
-class ParameterBijector(HashedOnce, tfp.bijectors.AutoCompositeTensorBijector):
-    """Base class of the layers that tensors alone describe, no networks."""
+    SHAPES: dict[str, str] = {}
+    EVENT = "[H, W, C]"
+    DEFAULT_SIZES: dict[str, Any] = {}
 
     _cache = _cache.cache
 
+    def __init__(self, parameters: dict[str, Any], **options: Any) -> None:
+        """Converts, checks and sets the parameters.
 
-class OnePassBijector(HashedOnce, tfp.bijectors.Bijector):
-    """Base class: value and log-determinant together, once for each input.
+        Args:
+          parameters: `dict(locals())` from the first line of the subclass's constructor, which has
+            an argument for each of `SHAPES`, and `validate_args` and `name`.
+          **options: further arguments of `tfb.Bijector`, such as `is_constant_jacobian`.
 
-    TFP asks for them in two calls with the same tensor, and would evaluate a coupling's network
-    in each. Here the first call leaves the log-determinant in TFP's own cache, beside the value,
-    so that the second one finds it there. It lives exactly as long as the cached value does.
+        Raises:
+          ValueError: if a parameter has the wrong shape, is a constant with a NaN in it, or is
+            neither float32 nor float64.
+        """
+        name = parameters["name"]
+        values = {argument: parameters[argument] for argument in self.SHAPES}
+        with tf.name_scope(name):
+            dtype = common_dtype(*values.values()) if values else None
+            sizes: dict[str, int] = {}
+            for argument, value in values.items():
+                if value is None:
+                    self._check_optional(argument, name)
+                parameter = as_parameter(value, dtype, argument, name)
+                check_shape(parameter, argument, name, self.SHAPES[argument], sizes)
+                setattr(self, argument, parameter)
+            super().__init__(
+                **{"forward_min_event_ndims": len(_axes(self.EVENT)), **options},
+                validate_args=parameters["validate_args"],
+                dtype=dtype,
+                parameters=parameters,
+                name=name,
+            )
+
+    def _check_optional(self, argument, name):
+        if inspect.signature(type(self)).parameters[argument].default is not None:
+            raise ValueError(
+                f"{name}: `{argument}` must have shape {self.SHAPES[argument]}; got None."
+            )
+
+    @classmethod
+    def _parameter_properties(cls, dtype):
+        return {
+            argument: _properties(_axes(shape), _axes(cls.EVENT), cls.DEFAULT_SIZES)
+            for argument, shape in cls.SHAPES.items()
+        }
+
+
+class ValueAndLogDetBijector(tfp.bijectors.Bijector):
+    """Base class of layers that compute a value and its log-determinant together.
+
+    TFP asks for the two in separate calls with the same tensor, and each would evaluate a
+    coupling's network. Here the first call stores the log-determinant beside the value in TFP's
+    cache, where the second call finds it. It lives as long as the cached value does.
 
     Subclasses implement `_inverse_and_log_det(y, **kwargs)` and
-    `_forward_and_log_det(x, **kwargs)`, each of which returns the value and the log-determinant
-    of its own direction.
+    `_forward_and_log_det(x, **kwargs)`, which return the value and the log-determinant of their
+    own direction.
     """
 
     _cache = _cache.one_pass_cache
@@ -57,13 +105,13 @@ class OnePassBijector(HashedOnce, tfp.bijectors.Bijector):
         return x, {"ildj": ildj}
 
     def _inverse_log_det_jacobian(self, y, **kwargs):
-        # Named, so that it lives while the log-determinant is read.
+        # The name keeps the value alive while its log-determinant is read.
         value = self._cache.inverse(y, **kwargs)  # noqa: F841
         return self._cache.inverse_attributes(y, **kwargs)["ildj"]
 
 
 def common_dtype(*values):
-    """The one dtype of the given parameters; float32 where none of them says."""
+    """The dtype that the given parameters share, float32 if none of them has one."""
     return dtype_util.common_dtype(values, dtype_hint=tf.float32)
 
 
@@ -71,8 +119,8 @@ def as_parameter(value, dtype, argument, layer):
     """Converts a constant to a tensor; variables and deferred tensors stay references.
 
     Raises:
-      ValueError: if `value` is a constant that holds a NaN or an infinity, or is of another dtype
-        than float32 and float64.
+      ValueError: if `value` is a constant that holds a NaN or an infinity, or its dtype is neither
+        float32 nor float64.
     """
     if value is None:
         return None
@@ -88,41 +136,47 @@ def as_parameter(value, dtype, argument, layer):
     return converted
 
 
-def check_shape(parameter, argument, layer, pattern):
-    """Raises a ValueError unless the parameter has a shape like `pattern`.
+def check_shape(parameter, argument, layer, pattern, sizes):
+    """Raises a ValueError unless the shape of a parameter ends as `pattern` says.
 
     Args:
-      parameter: tensor or reference of which the shape is known, or None.
+      parameter: tensor or reference, or None.
       argument: its name in the constructor.
       layer: name of the layer.
-      pattern: such as "[..., m, m, 3]": what `...` stands for is free, and equal letters mean
-        equal sizes.
+      pattern: such as "[..., m, m, 3]"; see `ParameterBijector.SHAPES`.
+      sizes: dict of the sizes that are known by their axes' names. Those of this parameter are
+        added to it.
     """
     if parameter is None:
         return
-    needs = pattern.strip("[]").split(", ")[1:]
-    got = parameter.shape[-len(needs) :] if parameter.shape.rank is not None else []
-    sizes = {}
-    matches = len(got) == len(needs) and all(
-        size == (int(need) if need.isdigit() else sizes.setdefault(need, size))
-        for need, size in zip(needs, got, strict=True)
+    axes, shape = _axes(pattern), parameter.shape
+    needs = [str(sizes.get(axis, axis)) for axis in axes]
+    got = shape[max(shape.rank - len(axes), 0) :] if shape.rank is not None else []
+    matches = len(got) == len(axes) and all(
+        size is None or size == (int(axis) if axis.isdigit() else sizes.setdefault(axis, size))
+        for axis, size in zip(axes, got, strict=True)
     )
     if not matches:
-        raise ValueError(f"{layer}: `{argument}` must have shape {pattern}; got {parameter.shape}.")
+        needed = ", ".join(["...", *needs])
+        raise ValueError(f"{layer}: `{argument}` must have shape [{needed}]; got {shape}.")
 
 
-def properties(*sizes):
-    """What TFP wants to know of a parameter `[..., *sizes]`, for events `[H, W, C]`.
+def _axes(pattern):
+    """Names and fixed sizes of the axes: ["m", "m", "3"] for "[..., m, m, 3]"."""
+    return [axis for axis in pattern.strip("[]").split(", ") if axis not in ("...", "")]
 
-    Where only an event says how many, a kernel has as many taps as `trainable` would give it.
-    """
+
+def _properties(axes, event, default_sizes):
+    """TFP's description of a parameter with these axes, for events with the axes `event`."""
 
     def shape_fn(sample_shape):
-        channels = sample_shape[-1]
-        event = [channels if size == "C" else size for size in sizes]
-        return ps.concat([sample_shape[:-3], event], axis=0)
+        known = {axis: sample_shape[i - len(event)] for i, axis in enumerate(event)}
+        needs = [default_sizes.get(axis, axis) for axis in axes]
+        sizes = [known[need] if need in known else int(need) for need in needs]
+        batch = sample_shape[: ps.size(sample_shape) - len(event)]
+        return ps.concat([batch, ps.convert_to_shape_tensor(sizes)], axis=0)
 
-    return tfp.util.ParameterProperties(event_ndims=len(sizes), shape_fn=shape_fn)
+    return tfp.util.ParameterProperties(event_ndims=len(axes), shape_fn=shape_fn)
 
 
 def of_one_event_if_empty(function, x, event_ndims):

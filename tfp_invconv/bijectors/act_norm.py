@@ -8,7 +8,6 @@ from tensorflow.python.eager import record
 
 from tfp_invconv._utils import checks
 from tfp_invconv._utils.types import DType, Shape, TensorLike
-from tfp_invconv.bijectors import _base
 from tfp_invconv.bijectors._base import ParameterBijector
 
 tfb = tfp.bijectors
@@ -55,6 +54,9 @@ class ActNorm(ParameterBijector):
     Kingma, Dhariwal: Glow: Generative Flow with Invertible 1x1 Convolutions. NeurIPS 2018.
     """
 
+    EVENT = "[C]"
+    SHAPES = {"shift": "[..., C]", "log_scale": "[..., C]"}
+
     def __init__(
         self,
         shift: TensorLike,
@@ -74,22 +76,9 @@ class ActNorm(ParameterBijector):
           ValueError: if a parameter has the wrong shape or is a constant with a NaN in it.
         """
         parameters = dict(locals())
-        with tf.name_scope(name):
-            dtype = _base.common_dtype(shift, log_scale)
-            self._shift = _base.as_parameter(shift, dtype, "shift", name)
-            self._log_scale = _base.as_parameter(log_scale, dtype, "log_scale", name)
-            _base.check_shape(self._shift, "shift", name, "[..., C]")
-            _base.check_shape(self._log_scale, "log_scale", name, f"[..., {self._shift.shape[-1]}]")
-            # While true, the next evaluation first fits the layer to its input.
-            self.awaits_data = False
-            super().__init__(
-                forward_min_event_ndims=1,
-                is_constant_jacobian=True,
-                validate_args=validate_args,
-                dtype=dtype,
-                parameters=parameters,
-                name=name,
-            )
+        # While true, the next evaluation first fits the layer to its input.
+        self.awaits_data = False
+        super().__init__(parameters, is_constant_jacobian=True)
 
     @classmethod
     def trainable(
@@ -120,23 +109,6 @@ class ActNorm(ParameterBijector):
             validate_args=validate_args,
             name=name,
         )
-
-    @classmethod
-    def _parameter_properties(cls, dtype):
-        return dict(
-            shift=tfp.util.ParameterProperties(event_ndims=1),
-            log_scale=tfp.util.ParameterProperties(event_ndims=1),
-        )
-
-    @property
-    def shift(self) -> TensorLike:
-        """What is added to the data, `[..., C]`."""
-        return self._shift
-
-    @property
-    def log_scale(self) -> TensorLike:
-        """Logarithm of what the shifted data are multiplied with, `[..., C]`."""
-        return self._log_scale
 
     def initialize(self, x: TensorLike) -> None:
         """Sets the parameters so that `inverse(x)` has mean 0 and variance 1 in each channel.

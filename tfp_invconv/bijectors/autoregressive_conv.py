@@ -1,5 +1,7 @@
 """The autoregressive convolution: one quadrant of taps, triangular in space and channels."""
 
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
@@ -61,6 +63,9 @@ class AutoregressiveConv(ParameterBijector):
     ICML 2019. All four corners: Kallappa, Nagar, Varma: FInC Flow. arXiv 2301.09266.
     """
 
+    SHAPES = {"kernel": "[..., m, m, C, C]", "log_scale": "[..., C]"}
+    DEFAULT_SIZES = {"m": 2}
+
     def __init__(
         self,
         kernel: TensorLike,
@@ -68,6 +73,7 @@ class AutoregressiveConv(ParameterBijector):
         corner: str = "top_left",
         dilation: int = 1,
         validate_args: bool = False,
+        parameters: dict[str, Any] | None = None,
         name: str = "autoregressive_conv",
     ) -> None:
         """Makes the layer from its parameters; see `trainable` for a ready one.
@@ -81,6 +87,7 @@ class AutoregressiveConv(ParameterBijector):
             "bottom_left" or "bottom_right".
           dilation: positive int, the distance d between taps in pixels.
           validate_args: whether to check at run time that rounding leaves some digits of the data.
+          parameters: for subclasses, their constructor's arguments.
           name: name of the layer.
 
         Raises:
@@ -89,27 +96,13 @@ class AutoregressiveConv(ParameterBijector):
           InvalidArgumentError: if `forward` after `inverse` keeps fewer than two digits, with
             `validate_args=True`, at the first call of either that has an image of that size.
         """
-        parameters = dict(locals())
+        parameters = dict(locals()) if parameters is None else parameters
         if corner not in CORNERS:
             raise ValueError(f"{name}: `corner` must be one of {CORNERS}; got {corner!r}.")
         checks.check_positive_integer(dilation, "dilation", name)
-        with tf.name_scope(name):
-            dtype = _base.common_dtype(kernel, log_scale)
-            self._kernel = _base.as_parameter(kernel, dtype, "kernel", name)
-            _base.check_shape(self._kernel, "kernel", name, "[..., m, m, C, C]")
-            self._log_scale = _base.as_parameter(log_scale, dtype, "log_scale", name)
-            channels = self._kernel.shape[-1]
-            _base.check_shape(self._log_scale, "log_scale", name, f"[..., {channels}]")
-            self._corner = corner
-            self._dilation = dilation
-            super().__init__(
-                forward_min_event_ndims=3,
-                is_constant_jacobian=True,
-                validate_args=validate_args,
-                dtype=dtype,
-                parameters=parameters,
-                name=name,
-            )
+        self.corner = corner
+        self.dilation = dilation
+        super().__init__(parameters, is_constant_jacobian=True)
 
     @classmethod
     def trainable(
@@ -142,43 +135,14 @@ class AutoregressiveConv(ParameterBijector):
         """
         channels = checks.event_channels(event_shape, cls.__name__)
         checks.check_positive_integer(kernel_size, "kernel_size", name)
-        shape = [kernel_size, kernel_size, channels, channels]
-        kernel = seeds.generator(seed).normal(scale=0.05 / kernel_size, size=shape)
         return cls(
-            kernel=tf.Variable(kernel, dtype=dtype, name="kernel"),
+            kernel=initial_kernel(channels, kernel_size, seed, dtype),
             log_scale=tf.Variable(tf.zeros([channels], dtype), name="log_scale"),
             corner=corner,
             dilation=dilation,
             validate_args=validate_args,
             name=name,
         )
-
-    @classmethod
-    def _parameter_properties(cls, dtype):
-        return dict(
-            kernel=_base.properties(2, 2, "C", "C"),
-            log_scale=_base.properties("C"),
-        )
-
-    @property
-    def kernel(self) -> TensorLike:
-        """The taps, `[..., m, m, C, C]`."""
-        return self._kernel
-
-    @property
-    def log_scale(self) -> TensorLike:
-        """Logarithm of the corner tap's diagonal, `[..., C]`, or None for ones."""
-        return self._log_scale
-
-    @property
-    def corner(self) -> str:
-        """Where the pixels lie that an output sees."""
-        return self._corner
-
-    @property
-    def dilation(self) -> int:
-        """Distance between taps in pixels."""
-        return self._dilation
 
     def taps(self):
         """The kernel as it is applied: its corner tap triangular, its diagonal in place."""
@@ -217,3 +181,10 @@ class AutoregressiveConv(ParameterBijector):
         )
         with tf.control_dependencies([check]):
             return tf.identity(taps)
+
+
+def initial_kernel(channels, size, seed, dtype, name="kernel"):
+    """A variable of size x size taps of independent N(0, 0.05^2 / size^2) entries."""
+    shape = [size, size, channels, channels]
+    kernel = seeds.generator(seed).normal(scale=0.05 / size, size=shape)
+    return tf.Variable(kernel, dtype=dtype, name=name)

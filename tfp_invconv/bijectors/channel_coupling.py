@@ -9,13 +9,13 @@ import tensorflow_probability as tfp
 
 from tfp_invconv._utils import checks, seeds
 from tfp_invconv.bijectors import _conditions
-from tfp_invconv.bijectors._base import OnePassBijector
+from tfp_invconv.bijectors._base import ValueAndLogDetBijector
 from tfp_invconv.networks import _calling, conv_net, mlp
 
 tfb = tfp.bijectors
 
 
-class ChannelCoupling(OnePassBijector):
+class ChannelCoupling(ValueAndLogDetBijector):
     """Splits the channels into k parts and transforms each given those before it.
 
     With B_i = bijector_fn(network_i(x_1, ..., x_(i-1))) for the parts i = 2 ... k,

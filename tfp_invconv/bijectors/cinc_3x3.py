@@ -2,14 +2,12 @@
 
 import tensorflow as tf
 
-from tfp_invconv._utils import checks, seeds
+from tfp_invconv._utils import checks
 from tfp_invconv._utils.types import DType, Shape, TensorLike
-from tfp_invconv.bijectors import _base
-from tfp_invconv.bijectors._base import ParameterBijector
-from tfp_invconv.bijectors.autoregressive_conv import AutoregressiveConv
+from tfp_invconv.bijectors.autoregressive_conv import AutoregressiveConv, initial_kernel
 
 
-class CInC3x3(ParameterBijector):
+class CInC3x3(AutoregressiveConv):
     """Invertible 3 x 3 convolution: one, padded with two pixels on the top and on the left.
 
     ```none
@@ -50,6 +48,8 @@ class CInC3x3(ParameterBijector):
     Nagar, Dufraisse, Varma: CInC Flow: Characterizable Invertible 3x3 Convolution. TPM 2021.
     """
 
+    SHAPES = {"kernel": "[..., 3, 3, C, C]", "log_scale": "[..., C]"}
+
     def __init__(
         self,
         kernel: TensorLike,
@@ -73,22 +73,9 @@ class CInC3x3(ParameterBijector):
             `validate_args=True`, at the first call of either that has an image of that size.
         """
         parameters = dict(locals())
-        with tf.name_scope(name):
-            dtype = _base.common_dtype(kernel, log_scale)
-            self._kernel = _base.as_parameter(kernel, dtype, "kernel", name)
-            _base.check_shape(self._kernel, "kernel", name, "[..., 3, 3, C, C]")
-            self._log_scale = _base.as_parameter(log_scale, dtype, "log_scale", name)
-            self._conv = AutoregressiveConv(
-                self._kernel, self._log_scale, validate_args=validate_args, name=name
-            )
-            super().__init__(
-                forward_min_event_ndims=3,
-                is_constant_jacobian=True,
-                validate_args=validate_args,
-                dtype=dtype,
-                parameters=parameters,
-                name=name,
-            )
+        super().__init__(
+            kernel, log_scale, validate_args=validate_args, parameters=parameters, name=name
+        )
 
     @classmethod
     def trainable(
@@ -116,37 +103,10 @@ class CInC3x3(ParameterBijector):
           `log_scale`, if any, of zeros.
         """
         channels = checks.event_channels(event_shape, cls.__name__)
-        kernel = seeds.generator(seed).normal(scale=0.05 / 3, size=[3, 3, channels, channels])
         log_scale = tf.Variable(tf.zeros([channels], dtype), name="log_scale")
         return cls(
-            kernel=tf.Variable(kernel, dtype=dtype, name="kernel"),
+            kernel=initial_kernel(channels, 3, seed, dtype),
             log_scale=log_scale if with_log_scale else None,
             validate_args=validate_args,
             name=name,
         )
-
-    @classmethod
-    def _parameter_properties(cls, dtype):
-        return dict(
-            kernel=_base.properties(3, 3, "C", "C"),
-            log_scale=_base.properties("C"),
-        )
-
-    @property
-    def kernel(self) -> TensorLike:
-        """The taps, `[..., 3, 3, C, C]`."""
-        return self._kernel
-
-    @property
-    def log_scale(self) -> TensorLike:
-        """Logarithm of the corner tap's diagonal, `[..., C]`, or None for ones."""
-        return self._log_scale
-
-    def _inverse(self, y):
-        return self._conv.inverse(y)
-
-    def _forward(self, x):
-        return self._conv.forward(x)
-
-    def _inverse_log_det_jacobian(self, y):
-        return self._conv.inverse_log_det_jacobian(y, event_ndims=3)

@@ -98,7 +98,7 @@ class ConvolutionCoupling(ChannelCoupling):
         self._num_filters = num_filters
         dtype = _base.common_dtype(log_alpha)
         self._log_alpha = _base.as_parameter(log_alpha, dtype, "log_alpha", name)
-        _base.check_shape(self._log_alpha, "log_alpha", name, f"[..., {num_filters}, 2]")
+        _base.check_shape(self._log_alpha, "log_alpha", name, f"[..., {num_filters}, 2]", {})
         super().__init__(
             [network],
             functools.partial(

@@ -56,6 +56,8 @@ class DCTSymmetricConv(ParameterBijector):
     Signal Process. 42(5), 1994.
     """
 
+    SHAPES = {"log_response": "[...]"}
+
     def __init__(
         self,
         log_response: TensorLike,
@@ -81,23 +83,12 @@ class DCTSymmetricConv(ParameterBijector):
         is_tuple = isinstance(axes, (tuple, list)) and len(axes) == len(set(axes)) > 0
         if not is_tuple or not all(checks.is_integer(axis) and axis < 0 for axis in axes):
             raise ValueError(f"{name}: `axes` must be different negative ints; got {axes!r}.")
-        with tf.name_scope(name):
-            dtype = _base.common_dtype(log_response)
-            self._log_response = _base.as_parameter(log_response, dtype, "log_response", name)
-            self._axes = tuple(int(axis) for axis in axes)
-            event_ndims = -min(axes)
-            letters = {1: ["N"], 3: ["H", "W", "C"]}
-            sizes = letters.get(event_ndims, [f"N{i}" for i in range(event_ndims)])
-            pattern = f"[..., {', '.join(sizes)}]"
-            _base.check_shape(self._log_response, "log_response", name, pattern)
-            super().__init__(
-                forward_min_event_ndims=event_ndims,
-                is_constant_jacobian=True,
-                validate_args=validate_args,
-                dtype=dtype,
-                parameters=parameters,
-                name=name,
-            )
+        self.axes = tuple(int(axis) for axis in axes)
+        event_ndims = -min(axes)
+        super().__init__(parameters, forward_min_event_ndims=event_ndims, is_constant_jacobian=True)
+        letters = {1: "N", 3: "H, W, C"}
+        event = letters.get(event_ndims, ", ".join(f"N{i}" for i in range(event_ndims)))
+        _base.check_shape(self.log_response, "log_response", name, f"[..., {event}]", {})
 
     @classmethod
     def trainable(
@@ -194,16 +185,6 @@ class DCTSymmetricConv(ParameterBijector):
                 event_ndims=lambda self, _=None: self.forward_min_event_ndims
             )
         )
-
-    @property
-    def log_response(self) -> TensorLike:
-        """Logarithm of the DCT of each filter, `[..., H, W, C]` or `[..., N]`."""
-        return self._log_response
-
-    @property
-    def axes(self) -> tuple:
-        """The axes of the convolution."""
-        return self._axes
 
     def _inverse(self, y):
         return symmetric_conv(self._checked(y), tf.exp(self.log_response), self.axes)

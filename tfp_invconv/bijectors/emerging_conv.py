@@ -6,7 +6,7 @@ from tfp_invconv._utils import checks, seeds
 from tfp_invconv._utils.types import DType, Shape, TensorLike
 from tfp_invconv.bijectors import _base
 from tfp_invconv.bijectors._base import ParameterBijector
-from tfp_invconv.bijectors.autoregressive_conv import AutoregressiveConv
+from tfp_invconv.bijectors.autoregressive_conv import AutoregressiveConv, initial_kernel
 
 
 class EmergingConv(ParameterBijector):
@@ -46,6 +46,14 @@ class EmergingConv(ParameterBijector):
     ICML 2019.
     """
 
+    SHAPES = {
+        "kernel_1": "[..., m, m, C, C]",
+        "kernel_2": "[..., n, n, C, C]",
+        "log_scale_1": "[..., C]",
+        "log_scale_2": "[..., C]",
+    }
+    DEFAULT_SIZES = {"m": 2, "n": 2}
+
     def __init__(
         self,
         kernel_1: TensorLike,
@@ -76,37 +84,19 @@ class EmergingConv(ParameterBijector):
             image of that size.
         """
         parameters = dict(locals())
-        with tf.name_scope(name):
-            dtype = _base.common_dtype(kernel_1, kernel_2, log_scale_1, log_scale_2)
-            self._kernel_1 = _base.as_parameter(kernel_1, dtype, "kernel_1", name)
-            self._kernel_2 = _base.as_parameter(kernel_2, dtype, "kernel_2", name)
-            self._log_scale_1 = _base.as_parameter(log_scale_1, dtype, "log_scale_1", name)
-            self._log_scale_2 = _base.as_parameter(log_scale_2, dtype, "log_scale_2", name)
-            _base.check_shape(self._kernel_1, "kernel_1", name, "[..., m, m, C, C]")
-            channels = self._kernel_1.shape[-1]
-            _base.check_shape(
-                self._kernel_2, "kernel_2", name, f"[..., m, m, {channels}, {channels}]"
-            )
-            self._dilation = dilation
-            self._first = AutoregressiveConv(
-                self._kernel_1, self._log_scale_1, "top_left", dilation, validate_args, f"{name}_1"
-            )
-            self._second = AutoregressiveConv(
-                self._kernel_2,
-                self._log_scale_2,
-                "bottom_right",
-                dilation,
-                validate_args,
-                f"{name}_2",
-            )
-            super().__init__(
-                forward_min_event_ndims=3,
-                is_constant_jacobian=True,
-                validate_args=validate_args,
-                dtype=dtype,
-                parameters=parameters,
-                name=name,
-            )
+        self.dilation = dilation
+        super().__init__(parameters, is_constant_jacobian=True)
+        self._first = AutoregressiveConv(
+            self.kernel_1, self.log_scale_1, "top_left", dilation, validate_args, name=f"{name}_1"
+        )
+        self._second = AutoregressiveConv(
+            self.kernel_2,
+            self.log_scale_2,
+            "bottom_right",
+            dilation,
+            validate_args,
+            name=f"{name}_2",
+        )
 
     @classmethod
     def trainable(
@@ -138,58 +128,21 @@ class EmergingConv(ParameterBijector):
         Raises:
           ValueError: if `kernel_size` is not odd.
         """
+        channels = checks.event_channels(event_shape, cls.__name__)
         checks.check_positive_integer(kernel_size, "kernel_size", name)
         if kernel_size % 2 == 0:
             raise ValueError(f"{name}: `kernel_size` must be odd; got {kernel_size}.")
-        halves = [
-            AutoregressiveConv.trainable(
-                event_shape, seed=s, dtype=dtype, kernel_size=(kernel_size + 1) // 2
-            )
-            for s in seeds.spawn_seeds(seed, 2)
-        ]
+        size = (kernel_size + 1) // 2
+        seed_1, seed_2 = seeds.spawn_seeds(seed, 2)
         return cls(
-            kernel_1=tf.Variable(halves[0].kernel, name="kernel_1"),
-            kernel_2=tf.Variable(halves[1].kernel, name="kernel_2"),
-            log_scale_1=tf.Variable(halves[0].log_scale, name="log_scale_1"),
-            log_scale_2=tf.Variable(halves[1].log_scale, name="log_scale_2"),
+            kernel_1=initial_kernel(channels, size, seed_1, dtype, "kernel_1"),
+            kernel_2=initial_kernel(channels, size, seed_2, dtype, "kernel_2"),
+            log_scale_1=tf.Variable(tf.zeros([channels], dtype), name="log_scale_1"),
+            log_scale_2=tf.Variable(tf.zeros([channels], dtype), name="log_scale_2"),
             dilation=dilation,
             validate_args=validate_args,
             name=name,
         )
-
-    @classmethod
-    def _parameter_properties(cls, dtype):
-        return dict(
-            kernel_1=_base.properties(2, 2, "C", "C"),
-            kernel_2=_base.properties(2, 2, "C", "C"),
-            log_scale_1=_base.properties("C"),
-            log_scale_2=_base.properties("C"),
-        )
-
-    @property
-    def kernel_1(self) -> TensorLike:
-        """The taps that see up and to the left, `[..., m, m, C, C]`."""
-        return self._kernel_1
-
-    @property
-    def kernel_2(self) -> TensorLike:
-        """The taps that see down and to the right, `[..., m, m, C, C]`."""
-        return self._kernel_2
-
-    @property
-    def log_scale_1(self) -> TensorLike:
-        """Logarithm of the first corner tap's diagonal, `[..., C]`, or None for ones."""
-        return self._log_scale_1
-
-    @property
-    def log_scale_2(self) -> TensorLike:
-        """Logarithm of the second corner tap's diagonal, `[..., C]`, or None for ones."""
-        return self._log_scale_2
-
-    @property
-    def dilation(self) -> int:
-        """Distance between taps in pixels."""
-        return self._dilation
 
     def _inverse(self, y):
         return self._second.inverse(self._first.inverse(y))

@@ -47,6 +47,9 @@ class HouseholderQR1x1(ParameterBijector):
     for Products of Householder Transformations. SIAM J. Sci. Stat. Comput. 10, 1989.
     """
 
+    SHAPES = {"upper": "[..., C, C]", "reflections": "[..., n, C]", "log_scale": "[..., C]"}
+    DEFAULT_SIZES = {"n": "C"}
+
     def __init__(
         self,
         reflections: TensorLike,
@@ -69,27 +72,12 @@ class HouseholderQR1x1(ParameterBijector):
           InvalidArgumentError: if a reflection is zero, with `validate_args=True`.
         """
         parameters = dict(locals())
-        with tf.name_scope(name):
-            dtype = _base.common_dtype(reflections, upper, log_scale)
-            self._reflections = _base.as_parameter(reflections, dtype, "reflections", name)
-            self._upper = _base.as_parameter(upper, dtype, "upper", name)
-            self._log_scale = _base.as_parameter(log_scale, dtype, "log_scale", name)
-            _base.check_shape(self._upper, "upper", name, "[..., C, C]")
-            channels = self._upper.shape[-1]
-            _base.check_shape(self._reflections, "reflections", name, f"[..., n, {channels}]")
-            _base.check_shape(self._log_scale, "log_scale", name, f"[..., {channels}]")
-            if self._reflections.shape[-2] > channels:
-                raise ValueError(
-                    f"{name}: `reflections` must be at most C = {channels} vectors; got shape "
-                    f"{self._reflections.shape}."
-                )
-            super().__init__(
-                forward_min_event_ndims=3,
-                is_constant_jacobian=True,
-                validate_args=validate_args,
-                dtype=dtype,
-                parameters=parameters,
-                name=name,
+        super().__init__(parameters, is_constant_jacobian=True)
+        count, channels = self.reflections.shape[-2:]
+        if count > channels:
+            raise ValueError(
+                f"{name}: `reflections` must be at most C = {channels} vectors; got shape "
+                f"{self.reflections.shape}."
             )
 
     @classmethod
@@ -127,29 +115,6 @@ class HouseholderQR1x1(ParameterBijector):
             validate_args=validate_args,
             name=name,
         )
-
-    @classmethod
-    def _parameter_properties(cls, dtype):
-        return dict(
-            reflections=_base.properties("C", "C"),
-            upper=_base.properties("C", "C"),
-            log_scale=_base.properties("C"),
-        )
-
-    @property
-    def reflections(self) -> TensorLike:
-        """The vectors v, `[..., n, C]`."""
-        return self._reflections
-
-    @property
-    def upper(self) -> TensorLike:
-        """The tensor whose strict upper triangle is that of R, `[..., C, C]`."""
-        return self._upper
-
-    @property
-    def log_scale(self) -> TensorLike:
-        """Logarithm of R's diagonal, `[..., C]`."""
-        return self._log_scale
 
     def orthogonal(self):
         """The matrix Q, `[..., C, C]`."""

@@ -5,12 +5,12 @@ import tensorflow_probability as tfp
 
 from tfp_invconv._utils import checks
 from tfp_invconv.bijectors import _conditions
-from tfp_invconv.bijectors._base import OnePassBijector
+from tfp_invconv.bijectors._base import ValueAndLogDetBijector
 
 tfb = tfp.bijectors
 
 
-class PartialChannels(OnePassBijector):
+class PartialChannels(ValueAndLogDetBijector):
     """Transforms the first channels with another bijector and passes the others on.
 
     ```none

@@ -83,6 +83,9 @@ class PeriodicConv(ParameterBijector):
     Flows. NeurIPS 2020 (`exponential=True`).
     """
 
+    SHAPES = {"kernel": "[..., k, k, C, C]"}
+    DEFAULT_SIZES = {"k": 3}
+
     def __init__(
         self,
         kernel: TensorLike,
@@ -107,21 +110,10 @@ class PeriodicConv(ParameterBijector):
             `validate_args=True`, at the first call that has an image of that size.
         """
         parameters = dict(locals())
-        with tf.name_scope(name):
-            dtype = _base.common_dtype(kernel)
-            self._kernel = _base.as_parameter(kernel, dtype, "kernel", name)
-            _base.check_shape(self._kernel, "kernel", name, "[..., k, k, C, C]")
-            if not isinstance(exponential, bool):
-                raise ValueError(f"{name}: `exponential` must be a bool; got {exponential!r}.")
-            self._exponential = exponential
-            super().__init__(
-                forward_min_event_ndims=3,
-                is_constant_jacobian=True,
-                validate_args=validate_args,
-                dtype=dtype,
-                parameters=parameters,
-                name=name,
-            )
+        if not isinstance(exponential, bool):
+            raise ValueError(f"{name}: `exponential` must be a bool; got {exponential!r}.")
+        self.exponential = exponential
+        super().__init__(parameters, is_constant_jacobian=True)
 
     @classmethod
     def trainable(
@@ -167,20 +159,6 @@ class PeriodicConv(ParameterBijector):
             validate_args=validate_args,
             name=name,
         )
-
-    @classmethod
-    def _parameter_properties(cls, dtype):
-        return dict(kernel=_base.properties(3, 3, "C", "C"))
-
-    @property
-    def kernel(self) -> TensorLike:
-        """The taps, `[..., k, k, C, C]`."""
-        return self._kernel
-
-    @property
-    def exponential(self) -> bool:
-        """Whether the layer convolves with the exponential of the kernel."""
-        return self._exponential
 
     def _inverse(self, y):
         kernel = self._checked_kernel(y)

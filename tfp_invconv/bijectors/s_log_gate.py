@@ -57,6 +57,9 @@ class SLogGate(ParameterBijector):
     Karami, Sohl-Dickstein, Dinh, Duckworth, Schuurmans: Symmetric Convolutional Flow. 2019.
     """
 
+    EVENT = "[]"
+    SHAPES = {"log_alpha": "[...]", "threshold": "[...]"}
+
     def __init__(
         self,
         log_alpha: TensorLike,
@@ -78,21 +81,11 @@ class SLogGate(ParameterBijector):
           InvalidArgumentError: if `forward` is not finite, with `validate_args=True`.
         """
         parameters = dict(locals())
-        with tf.name_scope(name):
-            dtype = _base.common_dtype(log_alpha, threshold)
-            self._log_alpha = _base.as_parameter(log_alpha, dtype, "log_alpha", name)
-            self._threshold = _base.as_parameter(threshold, dtype, "threshold", name)
-            is_constant = threshold is not None and not _base.is_ref(threshold)
-            lowest = np.min(tf.get_static_value(self._threshold)) if is_constant else 0.0
-            if lowest < 0:
-                raise ValueError(f"{name}: `threshold` must be at least 0; got {lowest}.")
-            super().__init__(
-                forward_min_event_ndims=0,
-                validate_args=validate_args,
-                dtype=dtype,
-                parameters=parameters,
-                name=name,
-            )
+        super().__init__(parameters)
+        is_constant = threshold is not None and not _base.is_ref(threshold)
+        lowest = np.min(tf.get_static_value(self.threshold)) if is_constant else 0.0
+        if lowest < 0:
+            raise ValueError(f"{name}: `threshold` must be at least 0; got {lowest}.")
 
     @classmethod
     def trainable(
@@ -128,22 +121,10 @@ class SLogGate(ParameterBijector):
 
     @classmethod
     def _parameter_properties(cls, dtype):
-        return dict(
-            log_alpha=tfp.util.ParameterProperties(event_ndims=0),
-            threshold=tfp.util.ParameterProperties(
-                event_ndims=0, default_constraining_bijector_fn=tfb.Softplus
-            ),
+        positive = tfp.util.ParameterProperties(
+            event_ndims=0, default_constraining_bijector_fn=tfb.Softplus
         )
-
-    @property
-    def log_alpha(self) -> TensorLike:
-        """Logarithm of alpha, how strongly the gate bends."""
-        return self._log_alpha
-
-    @property
-    def threshold(self) -> float | None:
-        """Below it numbers stay as they are, or None for zero."""
-        return self._threshold
+        return {**super()._parameter_properties(dtype), "threshold": positive}
 
     def _inverse(self, y):
         inside, excess = self._split(y)

@@ -9,12 +9,12 @@ import tensorflow_probability as tfp
 from tfp_invconv._utils import checks, seeds
 from tfp_invconv.bijectors import _base, _conditions, _loops, _stacking
 from tfp_invconv.bijectors import _stacked_networks as stacked_networks
-from tfp_invconv.bijectors._base import OnePassBijector
+from tfp_invconv.bijectors._base import ValueAndLogDetBijector
 
 tfb = tfp.bijectors
 
 
-class Scan(OnePassBijector):
+class Scan(ValueAndLogDetBijector):
     """A chain of steps alike in structure: their parameters stacked, one of them in a loop.
 
     With the steps b_1, ..., b_n, in the order in which data pass them,

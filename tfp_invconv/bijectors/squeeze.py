@@ -48,14 +48,8 @@ class Squeeze(ParameterBijector):
         """
         parameters = dict(locals())
         checks.check_positive_integer(block_size, "block_size", name)
-        self._block_size = block_size
-        super().__init__(
-            forward_min_event_ndims=3,
-            is_constant_jacobian=True,
-            validate_args=validate_args,
-            parameters=parameters,
-            name=name,
-        )
+        self.block_size = block_size
+        super().__init__(parameters, is_constant_jacobian=True)
 
     @classmethod
     def trainable(
@@ -73,15 +67,6 @@ class Squeeze(ParameterBijector):
         checks.event_channels(event_shape, name)
         layer.inverse_event_shape(event_shape)
         return layer
-
-    @classmethod
-    def _parameter_properties(cls, dtype):
-        return {}
-
-    @property
-    def block_size(self) -> int:
-        """Side b of the blocks."""
-        return self._block_size
 
     def _inverse(self, y):
         return self._resize(tf.nn.space_to_depth, y, self._inverse_event_shape)
