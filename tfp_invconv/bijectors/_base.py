@@ -55,10 +55,11 @@ class ParameterBijector(tfp.bijectors.AutoCompositeTensorBijector):
             dtype = common_dtype(*values.values()) if values else None
             sizes: dict[str, int] = {}
             for argument, value in values.items():
-                if value is None:
-                    self._check_optional(argument, name)
+                shape = self.SHAPES[argument]
+                if value is None and not _is_optional(type(self), argument):
+                    raise ValueError(f"{name}: `{argument}` must have shape {shape}; got None.")
                 parameter = as_parameter(value, dtype, argument, name)
-                check_shape(parameter, argument, name, self.SHAPES[argument], sizes)
+                check_shape(parameter, argument, name, shape, sizes)
                 setattr(self, argument, parameter)
             super().__init__(
                 **{"forward_min_event_ndims": len(_axes(self.EVENT)), **options},
@@ -66,12 +67,6 @@ class ParameterBijector(tfp.bijectors.AutoCompositeTensorBijector):
                 dtype=dtype,
                 parameters=parameters,
                 name=name,
-            )
-
-    def _check_optional(self, argument, name):
-        if inspect.signature(type(self)).parameters[argument].default is not None:
-            raise ValueError(
-                f"{name}: `{argument}` must have shape {self.SHAPES[argument]}; got None."
             )
 
     @classmethod
@@ -161,6 +156,10 @@ def check_shape(parameter, argument, layer, pattern, sizes):
         raise ValueError(f"{layer}: `{argument}` must have shape [{needed}]; got {shape}.")
 
 
+def _is_optional(layer, argument):
+    return inspect.signature(layer).parameters[argument].default is None
+
+
 def _axes(pattern):
     """Names and fixed sizes of the axes: ["m", "m", "3"] for "[..., m, m, 3]"."""
     return [axis for axis in pattern.strip("[]").split(", ") if axis not in ("...", "")]
@@ -170,10 +169,12 @@ def _properties(axes, event, default_sizes):
     """TFP's description of a parameter with these axes, for events with the axes `event`."""
 
     def shape_fn(sample_shape):
-        known = {axis: sample_shape[i - len(event)] for i, axis in enumerate(event)}
-        needs = [default_sizes.get(axis, axis) for axis in axes]
-        sizes = [known[need] if need in known else int(need) for need in needs]
-        batch = sample_shape[: ps.size(sample_shape) - len(event)]
+        needs = (default_sizes.get(axis, axis) for axis in axes)
+        sizes = [
+            sample_shape[event.index(need) - len(event)] if need in event else int(need)
+            for need in needs
+        ]
+        batch = sample_shape[: ps.maximum(ps.size(sample_shape) - len(event), 0)]
         return ps.concat([batch, ps.convert_to_shape_tensor(sizes)], axis=0)
 
     return tfp.util.ParameterProperties(event_ndims=len(axes), shape_fn=shape_fn)
