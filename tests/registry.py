@@ -5,9 +5,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
+from helpers import away_from_initial, noise
 
 import tfp_invconv as tic
 
@@ -22,15 +22,10 @@ class Case:
 
     def bijector(self, dtype=tf.float64):
         """The layer with its parameters away from their initial values."""
-        bijector = self.make(self.event_shape, seed=0, dtype=dtype)
-        rng = np.random.default_rng(1)
-        for variable in bijector.trainable_variables:
-            variable.assign_add(0.2 * rng.normal(size=variable.shape))
-        return bijector
+        return away_from_initial(self.make(self.event_shape, seed=0, dtype=dtype), 0.2, seed=1)
 
     def input(self, batch_shape=(), dtype=tf.float64, seed=2):
-        shape = [*batch_shape, *self.event_shape]
-        return tf.constant(np.random.default_rng(seed).normal(size=shape), dtype)
+        return noise(*batch_shape, *self.event_shape, seed=seed, dtype=dtype)
 
     @property
     def event_ndims(self):

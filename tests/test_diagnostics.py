@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
+from helpers import away_from_initial
 
 import tfp_invconv as tic
 from tfp_invconv.bijectors.scan import unrolled
@@ -32,14 +33,6 @@ def silent(*args, **kwargs):
 
 def verdicts(*args, **kwargs):
     return [layer.verdict for layer in silent(*args, **kwargs)]
-
-
-def away_from_initial(flow):
-    """Couplings start as the identity, whatever the condition."""
-    rng = np.random.default_rng(0)
-    for variable in flow.trainable_variables:
-        variable.assign_add(0.1 * rng.normal(size=variable.shape))
-    return flow
 
 
 def small_glow(**options):

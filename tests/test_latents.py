@@ -4,20 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
+from helpers import away_from_initial, noise
 
 import tfp_invconv as tic
 
 tfb, tfd = tfp.bijectors, tfp.distributions
-
-
-def noise(*shape, seed=0, dtype=tf.float64):
-    return tf.constant(np.random.default_rng(seed).normal(size=shape), dtype)
-
-
-def perturbed(flow):
-    for i, variable in enumerate(flow.trainable_variables):
-        variable.assign_add(0.1 * noise(*variable.shape, seed=i, dtype=variable.dtype))
-    return flow
 
 
 @pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
@@ -35,7 +26,9 @@ def test_levels_split_and_joined_are_the_latent(dtype, batch):
 
 
 def test_parts_are_what_the_levels_of_a_flow_make():
-    flow = perturbed(tic.glow([8, 8, 1], 2, 1, conv="1x1", width=4, seed=0, dtype=tf.float64))
+    flow = away_from_initial(
+        tic.glow([8, 8, 1], 2, 1, conv="1x1", width=4, seed=0, dtype=tf.float64)
+    )
     x = 256.0 * tf.random.stateless_uniform([2, 8, 8, 1], [0, 0], dtype=tf.float64)
     fine, coarse = tic.split_levels(flow.bijector.inverse(tf.identity(x)), 2)
     *before, partial, _ = flow.bijector.bijectors
@@ -72,7 +65,7 @@ def test_errors(call, words):
 
 @pytest.fixture(name="flow", params=[tf.float32, tf.float64], ids=lambda dtype: dtype.name)
 def fixture_flow(request):
-    return perturbed(tic.conf([4], depth=1, width=4, seed=0, dtype=request.param))
+    return away_from_initial(tic.conf([4], depth=1, width=4, seed=0, dtype=request.param))
 
 
 def test_interpolation_keeps_ends_and_the_norm_of_latents(flow):
@@ -98,7 +91,7 @@ def test_interpolation_between_equal_events(flow):
 
 
 def test_interpolation_takes_a_condition():
-    flow = perturbed(tic.conf([4], depth=1, width=4, conditional=2, seed=0))
+    flow = away_from_initial(tic.conf([4], depth=1, width=4, conditional=2, seed=0))
     start, end = (noise(4, seed=seed, dtype=tf.float32) for seed in (1, 2))
     by_class = [tic.interpolate(flow, start, end, count=3, condition=c) for c in (0, 1)]
     assert np.max(abs(by_class[0][1] - by_class[1][1])) > 1e-3

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import away_from_initial, noise
 
 import tfp_invconv as tic
 from tfp_invconv.ops import causal_solve as solver
@@ -149,11 +150,8 @@ def test_one_bad_kernel_in_a_batch_of_kernels_is_enough(monkeypatch, bad):
 @pytest.mark.parametrize("layer", [tic.EmergingConv, tic.CInC3x3])
 def test_trained_kernels_reconstruct_to_a_hundred_thousandth(layer):
     """Taps as large as those of the main job's flow after training: at most 0.1 off the centre."""
-    conv = layer.trainable([16, 16, 12], seed=0)
-    rng = np.random.default_rng(0)
-    for variable in conv.trainable_variables:
-        variable.assign_add(0.05 * rng.normal(size=variable.shape))
-    x = tf.constant(rng.normal(size=[20, 16, 16, 12]), tf.float32)
+    conv = away_from_initial(layer.trainable([16, 16, 12], seed=0), 0.05)
+    x = noise(20, 16, 16, 12, seed=1, dtype=tf.float32)
     back = conv.forward(tf.identity(conv.inverse(x)))
     assert np.max(np.abs(back - x)) < 1e-5 * np.max(np.abs(x))
 
@@ -174,10 +172,6 @@ def steep_kernel(dtype, downwards=False):
     kernel = np.zeros([3, 3, 2, 2])
     kernel[(1, 0) if downwards else (0, 1)] = -13.0 * np.eye(2)
     return tf.constant(kernel, dtype)
-
-
-def noise(*shape, dtype):
-    return tf.constant(np.random.default_rng(0).normal(size=shape), dtype)
 
 
 def is_refused(layer, name, x):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import away_from_initial
 
 import tfp_invconv as tic
 from tfp_invconv.ops import causal_solve
@@ -10,13 +11,6 @@ from tfp_invconv.ops.causal_conv import CORNERS, causal_conv
 from tfp_invconv.ops.householder import householder_product
 
 H, W, C = 4, 5, 2
-
-
-def randomised(layer, scale=0.3):
-    rng = np.random.default_rng(0)
-    for variable in layer.trainable_variables:
-        variable.assign_add(scale * rng.normal(size=variable.shape))
-    return layer
 
 
 def matrix_of(function, shape=(H, W, C)):
@@ -43,7 +37,7 @@ def quadrant_matrix(taps, corner, dilation=1):
 @pytest.mark.parametrize("size", [1, 2, 3])
 @pytest.mark.parametrize("corner", CORNERS)
 def test_autoregressive_conv_is_its_definition(corner, size, dilation):
-    layer = randomised(
+    layer = away_from_initial(
         tic.AutoregressiveConv.trainable(
             [H, W, C],
             seed=0,
@@ -51,7 +45,8 @@ def test_autoregressive_conv_is_its_definition(corner, size, dilation):
             kernel_size=size,
             corner=corner,
             dilation=dilation,
-        )
+        ),
+        0.3,
     )
     taps = layer.taps().numpy()
     expected = quadrant_matrix(taps, corner, dilation)
@@ -73,8 +68,8 @@ def test_without_log_scale_the_diagonal_is_ones():
 
 @pytest.mark.parametrize("dilation", [1, 2])
 def test_emerging_conv_is_the_product_of_two_quadrants(dilation):
-    layer = randomised(
-        tic.EmergingConv.trainable([H, W, C], seed=0, dtype=tf.float64, dilation=dilation)
+    layer = away_from_initial(
+        tic.EmergingConv.trainable([H, W, C], seed=0, dtype=tf.float64, dilation=dilation), 0.3
     )
     halves = [
         tic.AutoregressiveConv(kernel, log_scale, corner, dilation)
@@ -91,10 +86,11 @@ def test_emerging_conv_is_the_product_of_two_quadrants(dilation):
 @pytest.mark.parametrize("kernel_size", [3, 5, 7])
 def test_receptive_field_of_emerging_conv_is_exactly_k_by_k(kernel_size):
     side = 11
-    layer = randomised(
+    layer = away_from_initial(
         tic.EmergingConv.trainable(
             [side, side, C], seed=0, dtype=tf.float64, kernel_size=kernel_size
-        )
+        ),
+        0.3,
     )
     impulse = np.zeros([side, side, C])
     impulse[side // 2, side // 2] = 1.0
@@ -109,10 +105,11 @@ def test_receptive_field_of_emerging_conv_is_exactly_k_by_k(kernel_size):
 @pytest.mark.parametrize("corner", CORNERS)
 @pytest.mark.parametrize("columns", [1, 2, 3])
 def test_blocks_of_columns_solve_the_same_as_whole_rows(monkeypatch, corner, columns):
-    layer = randomised(
+    layer = away_from_initial(
         tic.AutoregressiveConv.trainable(
             [6, 7, C], seed=0, dtype=tf.float64, kernel_size=3, corner=corner
-        )
+        ),
+        0.3,
     )
     z = tf.constant(np.random.default_rng(0).normal(size=[2, 6, 7, C]))
     expected = layer.forward(tf.identity(z))
@@ -124,7 +121,9 @@ def test_blocks_of_columns_solve_the_same_as_whole_rows(monkeypatch, corner, col
 
 
 def test_second_derivatives_through_the_solve():
-    layer = randomised(tic.AutoregressiveConv.trainable([3, 3, 1], seed=0, dtype=tf.float64))
+    layer = away_from_initial(
+        tic.AutoregressiveConv.trainable([3, 3, 1], seed=0, dtype=tf.float64), 0.3
+    )
     z = tf.constant(np.random.default_rng(0).normal(size=[3, 3, 1]))
 
     def slope(kernel):
@@ -180,7 +179,9 @@ def test_householder_q_is_the_product_of_reflections(num_reflections):
 
 
 def test_householder_matrix_is_q_r():
-    layer = randomised(tic.HouseholderQR1x1.trainable([1, 1, 4], seed=0, dtype=tf.float64))
+    layer = away_from_initial(
+        tic.HouseholderQR1x1.trainable([1, 1, 4], seed=0, dtype=tf.float64), 0.3
+    )
     upper = np.triu(layer.upper, 1) + np.diag(np.exp(layer.log_scale))
     expected = layer.orthogonal().numpy() @ upper
     np.testing.assert_allclose(matrix_of(layer.inverse, (1, 1, 4)), expected, atol=1e-13)

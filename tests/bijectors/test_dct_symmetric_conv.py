@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import noise
 
 from tfp_invconv.bijectors.dct_symmetric_conv import DCTSymmetricConv
 from tfp_invconv.ops import symmetric_conv as ops
@@ -37,13 +38,9 @@ def symmetric_conv(w, x, axes):
     return y
 
 
-def noise(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape)
-
-
 def positive_kernel(*shape):
     """Taps whose response is positive: the first outweighs the others."""
-    kernel = 0.2 * noise(*shape, seed=1) / np.prod(shape[:-1] or shape)
+    kernel = 0.2 * noise(*shape, seed=1).numpy() / np.prod(shape[:-1] or shape)
     kernel.reshape([-1, shape[-1] if len(shape) > 1 else 1])[0] += 1.0
     return kernel
 
@@ -96,7 +93,7 @@ def test_other_axes():
 def test_matrix_and_fft_agree(size, axis, dtype, monkeypatch):
     shape = [2, 3, 3, 3]
     shape[axis] = size
-    x = tf.constant(noise(*shape), dtype)
+    x = noise(*shape, dtype=dtype)
     by_matrix = ops.dct1(x, axis)
     monkeypatch.setattr(ops, "_LONGEST_MATRIX", 0)
     precision = 100 * np.finfo(dtype.as_numpy_dtype).eps * size
@@ -110,7 +107,7 @@ def test_matrix_and_fft_agree(size, axis, dtype, monkeypatch):
 def test_long_vectors(jit_compile):
     size = ops._LONGEST_MATRIX + 1
     conv = DCTSymmetricConv.trainable([size], seed=0)
-    x = tf.constant(noise(2, size), tf.float32)
+    x = noise(2, size, dtype=tf.float32)
     z = tf.function(conv.inverse, jit_compile=jit_compile)(x)
     back = tf.function(conv.forward, jit_compile=jit_compile)(z)
     np.testing.assert_allclose(back, x, atol=1e-4)

@@ -7,15 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
+from helpers import noise
 
 import tfp_invconv as tic
 from tfp_invconv.bijectors import _cache
 
 tfb, tfd = tfp.bijectors, tfp.distributions
-
-
-def noise(*shape, seed=0, dtype=tf.float64):
-    return tf.constant(np.random.default_rng(seed).normal(size=shape), dtype)
 
 
 def batch_jacobian(function, x):

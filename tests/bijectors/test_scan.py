@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
+from helpers import away_from_initial, noise
 
 import tfp_invconv as tic
 from tfp_invconv.bijectors import _loops
@@ -14,13 +15,6 @@ from tfp_invconv.bijectors import _loops
 tfb = tfp.bijectors
 tfd = tfp.distributions
 SHAPE = [3, 4, 4]
-
-
-def away_from_initial(bijector, seed):
-    rng = np.random.default_rng(seed)
-    for variable in bijector.trainable_variables:
-        variable.assign_add(0.2 * rng.normal(size=variable.shape))
-    return bijector
 
 
 def image_step(seed, dtype=tf.float64, **options):
@@ -31,7 +25,7 @@ def image_step(seed, dtype=tf.float64, **options):
         tic.AffineCoupling.trainable(SHAPE, width=4, seed=seed, dtype=dtype, **options),
     ]
     chain = tic.ConditionalChain if options.get("condition_size") else tfb.Chain
-    return away_from_initial(chain(layers), seed)
+    return away_from_initial(chain(layers), 0.2, seed)
 
 
 def vector_step(seed):
@@ -52,14 +46,10 @@ def vector_step(seed):
     return tfb.Chain(layers)
 
 
-def noise(*shape, seed=0):
-    return tf.constant(np.random.default_rng(seed).normal(size=shape))
-
-
 STEPS = {
     "image": (image_step, SHAPE),
     "vector": (vector_step, [4]),
-    "conf": (lambda seed: away_from_initial(conf_step(seed), seed), [5]),
+    "conf": (lambda seed: away_from_initial(conf_step(seed), 0.2, seed), [5]),
 }
 MODES = {
     "eager": lambda f: f,
@@ -234,7 +224,9 @@ def test_dropout_is_that_of_the_unrolled_steps(direction, eagerly):
     x, histories = noise(8, 4).numpy().astype(np.float32), []
     for stack in (tic.Scan.from_steps, tfb.Chain):
         steps = [
-            away_from_initial(tic.AffineCoupling.trainable([4], width=8, dropout=0.5, seed=i), i)
+            away_from_initial(
+                tic.AffineCoupling.trainable([4], width=8, dropout=0.5, seed=i), 0.2, i
+            )
             for i in range(3)
         ]
         bijector = stack(steps)
@@ -256,7 +248,7 @@ def test_recomputed_steps_drop_what_they_dropped():
         tic.AffineCoupling.trainable([4], width=8, dropout=0.5, seed=seed) for seed in range(2)
     ]
     for step in steps:
-        away_from_initial(step, 0)
+        away_from_initial(step, 0.2)
     gradients = []
     for remat in (False, True):
         scan = tic.Scan.from_steps(steps, remat=remat)
@@ -306,7 +298,9 @@ def test_act_norms_are_fitted_one_after_the_other():
             [
                 tic.HouseholderQR1x1.trainable(SHAPE, seed=seed, dtype=tf.float64),
                 tic.ActNorm.trainable(SHAPE, dtype=tf.float64),
-                away_from_initial(tic.DCTSymmetricConv.trainable(SHAPE, dtype=tf.float64), seed),
+                away_from_initial(
+                    tic.DCTSymmetricConv.trainable(SHAPE, dtype=tf.float64), 0.2, seed
+                ),
             ]
         )
         for seed in range(3)
