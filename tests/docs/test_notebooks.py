@@ -1,6 +1,9 @@
 """The notebooks run, in their small setting, and are committed with their outputs."""
 
+import subprocess
+from importlib import util
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -24,6 +27,49 @@ def pictures(notebook):
 
 def test_there_are_four():
     assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04"]
+
+
+def first_cell(path):
+    cells = nbformat.read(path, as_version=4).cells
+    return next(cell.source for cell in cells if cell.cell_type == "code")
+
+
+def test_first_cells_are_the_same():
+    assert len({first_cell(path) for path in NOTEBOOKS}) == 1
+
+
+@pytest.fixture(name="first")
+def fixture_first(monkeypatch):
+    """The first cell where the package can't be imported."""
+    monkeypatch.setattr(util, "find_spec", lambda name: None)
+    return first_cell(NOTEBOOKS[0])
+
+
+def test_first_cell_without_a_checkout_says_what_to_set(first, tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    with pytest.raises(
+        ModuleNotFoundError, match=r"from '\.\.': set SOURCE, .* checkout or .*URL\.$"
+    ):
+        exec(first, {})
+
+
+@pytest.mark.parametrize(
+    "source, url",
+    [
+        ("..", NOTEBOOKS[0].parents[1].as_uri()),
+        ("git+https://example.org/tfp_invconv", "git+https://example.org/tfp_invconv"),
+    ],
+)
+def test_first_cell_installs_a_checkout_or_a_url(first, source, url, monkeypatch):
+    commands = []
+    monkeypatch.chdir(NOTEBOOKS[0].parent)
+    monkeypatch.setattr(
+        subprocess, "run", lambda command: commands.append(command) or SimpleNamespace(returncode=0)
+    )
+    assert 'SOURCE = ".."' in first
+    exec(first.replace('".."', repr(source)), {})
+    assert [command[-1] for command in commands] == [f"tfp_invconv[examples] @ {url}"]
 
 
 @pytest.mark.slow
