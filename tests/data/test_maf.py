@@ -1,9 +1,13 @@
 """POWER, GAS, HEPMASS and MINIBOONE, made of small files of the published form."""
 
+import base64
 import io
+import os
+import pickle
 import signal
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -132,7 +136,8 @@ def test_impossible_download_says_which_file_to_put_where(tmp_path, monkeypatch)
     for name in ("1000_train.csv", "1000_test.csv"):
         assert str(manual_dir / "data" / "hepmass" / name) in message
     # And so it is.
-    put_archive(manual_dir / "data.tar.gz", {f"data/{n}": c for n, c in hepmass()[0].items()})
+    members = {f"data/{name}": content for name, content in hepmass()[0].items()}
+    monkeypatch.setattr(maf, "_MD5", put_archive(manual_dir / "data.tar.gz", members))
     assert len(values(load_vectors("hepmass", data_dir=tmp_path))) == 162
 
 
@@ -156,7 +161,7 @@ def test_impossible_download_says_which_file_to_put_where(tmp_path, monkeypatch)
         (
             "power",
             {"data.tar.gz": b"?"},
-            r"(?s)data.tar.gz is no whole archive .*Replace or delete",
+            "data.tar.gz is not the published file: its MD5 is .*, but should be .*Replace or",
         ),
     ],
 )
@@ -167,14 +172,95 @@ def test_wrong_files(tmp_path, name, files, words):
         builder.download_and_prepare()
 
 
-def test_truncated_archive_and_one_without_the_file(tmp_path):
+def test_truncated_archive_and_one_without_the_file(tmp_path, monkeypatch):
     path = tmp_path / "downloads" / "manual" / "data.tar.gz"
     put_archive(path, {"data/miniboone/data.npy": npy(np.arange(150.0).reshape(50, 3))})
+    # Whose checksum would be the published one.
+    monkeypatch.setattr(maf, "_MD5", None)
     with pytest.raises(ValueError, match="data.tar.gz has no power/data.npy"):
         load_vectors("power", data_dir=tmp_path)
-    path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(ValueError, match="data.tar.gz is no whole archive"):
-        load_vectors("miniboone", data_dir=tmp_path)
+    for content in (path.read_bytes()[:200], b"?"):
+        path.write_bytes(content)
+        with pytest.raises(
+            ValueError, match="(?s)data.tar.gz is no whole archive .*Replace or del"
+        ):
+            load_vectors("miniboone", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["manual", "tfp_invconv"])
+def test_checksum_of_a_file_that_is_there(tmp_path, folder, monkeypatch):
+    path = tmp_path / "downloads" / folder / "data.tar.gz"
+    members = {f"data/{name}": content for name, content in power()[0].items()}
+    checksum = put_archive(path, members)
+    monkeypatch.setattr(maf, "_MD5", "0" * 32)
+    words = f"{path} is not the published file: its MD5 is {checksum}, but should be 000"
+    with pytest.raises(ValueError, match=words):
+        load_vectors("power", data_dir=tmp_path)
+    monkeypatch.setattr(maf, "_MD5", checksum)
+    assert len(values(load_vectors("power", data_dir=tmp_path))) == 162
+
+
+# Pickles.
+
+# pandas.DataFrame({"Time": [0.0, 0.5], "Meth": [0, 0], "R0": [-50.25, 1e-3]}) as Python 2.7 and
+# pandas 0.20 wrote it, in base 85 of its compression.
+OLD_PICKLE = (
+    "c-nQ6-EPw`6vvY^Eo(MdfwA#T83Q~%LJMObfHVmqq!G2C3SU-"
+    "{lX`VToA$&GP>D!z(IFm%x8NCg0$zc8B(U8K)QX)8%R2s_zs~RYe6+$Li93Y5;UJ;zenR@xc}4_zu5Vzje*!Cm0>"
+    "Wj#PX+17C$QU4#I`R+Lnz_0O6fW{hKs%y%uSg_v7kvzdfa*18-"
+    "#BfBqm*&I8c_}4r;?Znvr+td&=E_aO(Imedq6~i~|ct%W}o>3{D_y>mC-vIPDKd6LCN7iHIZ#899DJ!$HhNl7_;8"
+    "%0%TzU;PRvJ!6c`;ByO3A<y&*<6O{@v~nJ&vGsD>GdxoYmXKG#=7(mp`Qo<>eR#Vf_|k?mvWo^443@Fgs=*4jUq^"
+    "C4XQ>FV9jjTLYo-S+IM4nMm5{hgot8Rtv<n$rM7YQWNd#Q-"
+    "3~X~jhj7_5)on0@E1tzBrd8U8tB6(DKbBR+VtLj9lK}gN0M|6YlW71$0^q8lqPq9(*Vmul8^NnxV=8_~$|?Uf<!|"
+    "Qx(V_qKBmFDJOo%`>eFL!tCjamzVvAGuNVh*`OLDa9h^;U+$ei}pq~`W)%^ls+q~<PLCVvZDn!!C>s=4(Iw+^)o>"
+    "hiOQoI2cR^SBhK9p&(#4I3zfhX~L0yNNH895zGW57J1kQtbN<??s{9h%L1x8h0C)-jZG_jds{-"
+    "n!zK)HrbY%g?@g_cGy}<Q!auuaQ^_d5+Gg"
+)
+
+
+def test_a_pickle_of_python_2_is_read():
+    file = io.BytesIO(zlib.decompress(base64.b85decode(OLD_PICKLE)))
+    frame = maf._read_frame(file, "old.pickle").sort_index(axis=1)
+    expected = pandas.DataFrame({"Meth": [0, 0], "R0": [-50.25, 1e-3], "Time": [0.0, 0.5]})
+    pandas.testing.assert_frame_equal(frame, expected)
+
+
+class Call:
+    """Unpickled, it is the result of a call."""
+
+    def __init__(self, function, *args):
+        self._call = function, args
+
+    def __reduce__(self):
+        return self._call
+
+
+@pytest.mark.parametrize(
+    "name, make_call",
+    [
+        ("system", lambda path: Call(os.system, f"touch {path}")),
+        ("eval", lambda path: Call(eval, f"__import__('os').mkdir({str(path)!r})")),
+        ("getattr", lambda path: Call(getattr, pandas.DataFrame, "eval")),
+        # pandas and NumPy themselves have what runs or writes something.
+        ("memmap", lambda path: Call(np.memmap, str(path), "uint8", "w+", 0, 1)),
+        ("to_pickle", lambda path: Call(pandas.to_pickle, 0, str(path))),
+        ("DataFrame.eval", lambda path: Call(pandas.DataFrame.eval, pandas.DataFrame(), "1 + 1")),
+    ],
+)
+@pytest.mark.parametrize("protocol, in_a_frame", [(2, False), (5, False), (5, True)])
+def test_a_pickle_runs_nothing(tmp_path, name, make_call, protocol, in_a_frame):
+    path = tmp_path / "written"
+    call = make_call(path)
+    content = pickle.dumps(pandas.DataFrame({"Time": [call]}) if in_a_frame else call, protocol)
+    put(tmp_path / "downloads" / "manual" / "data" / "gas", {"ethylene_CO.pickle": content})
+    # Protocol 2 takes a method by getattr.
+    words = "getattr" if protocol == 2 and "." in name else name
+    with pytest.raises(ValueError, match=rf"'gas' .* it names \S*\b{words}, .* was run"):
+        load_vectors("gas", data_dir=tmp_path)
+    assert not path.exists()
+    # It would have run otherwise.
+    pickle.loads(content)
+    assert path.exists() == (name not in ("getattr", "DataFrame.eval"))
 
 
 def test_killed_preparation_leaves_nothing_half_made(tmp_path):

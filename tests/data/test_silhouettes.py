@@ -40,16 +40,21 @@ def test_silhouettes(tmp_path, monkeypatch):
 
     scipy_io.savemat(source, {"train_data": arrays["train_data"]})
     put(tmp_path / "downloads" / "manual", {"silhouettes.mat": source.read_bytes()})
+    checksum = hashlib.md5(source.read_bytes()).hexdigest()
+    monkeypatch.setattr(caltech101_silhouettes, "_MD5", checksum)
     builder = tfds.builder("caltech101_silhouettes", data_dir=tmp_path / "other")
     config = tfds.download.DownloadConfig(manual_dir=tmp_path / "downloads" / "manual")
     with pytest.raises(ValueError, match="is not the file of the silhouettes: it needs train_data"):
         builder.download_and_prepare(download_config=config)
 
 
-def test_wrong_file(tmp_path):
+def test_wrong_file(tmp_path, monkeypatch):
     files = {"caltech101_silhouettes_28_split1.mat": b"?"}
     put(tmp_path / "downloads" / "manual", files)
     builder = tfds.builder("caltech101_silhouettes", data_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"split1.mat is not the published file: its MD5 is"):
+        builder.download_and_prepare()
+    monkeypatch.setattr(caltech101_silhouettes, "_MD5", None)
     with pytest.raises(ValueError, match="no MATLAB file"):
         builder.download_and_prepare()
 

@@ -76,8 +76,8 @@ def manual_dir(dl_manager):
 def fetch(dl_manager, url, md5=None, alternative=""):
     """The path of a file: put into manual_dir by hand, downloaded before, or downloaded now.
 
-    A file in manual_dir is taken as it is. A download gets its name only when it is whole and
-    has the checksum.
+    The checksum is checked wherever the file came from. A download gets its name only when it is
+    whole.
 
     Args:
       dl_manager: The download manager of a TFDS builder.
@@ -87,6 +87,7 @@ def fetch(dl_manager, url, md5=None, alternative=""):
 
     Raises:
       OSError: If the file can be had in none of these ways.
+      ValueError: If the file that is there has another checksum.
     """
     name = url.rpartition("/")[2]
     by_hand = manual_dir(dl_manager) / name
@@ -94,6 +95,10 @@ def fetch(dl_manager, url, md5=None, alternative=""):
     downloaded = dl_manager.download_dir / "tfp_invconv" / name
     for path in (by_hand, downloaded):
         if path.exists():
+            if fault := _checksum_fault(path, md5):
+                raise ValueError(
+                    f"{path} is not the published file: {fault}. Replace or delete it."
+                )
             return path
     downloaded.parent.mkdir(parents=True, exist_ok=True)
     # Of a name that no other process has, which may be at the same file.
@@ -118,16 +123,26 @@ def fetch(dl_manager, url, md5=None, alternative=""):
 
 def _download(url, path, md5):
     """Downloads a file. TFDS's own way takes minutes to find that there is no network."""
-    digest = hashlib.md5(usedforsecurity=False)
     size = 0
     with urllib.request.urlopen(url, timeout=60) as response, path.open("wb") as file:
         total = int(response.headers["Content-Length"] or 0)
         with tqdm.wrapattr(response, "read", total=total or None, desc=url) as body:
             while block := body.read(_BLOCK_BYTES):
                 file.write(block)
-                digest.update(block)
                 size += len(block)
     if total and size != total:
         raise OSError(f"the connection ended after {size} of {total} bytes")
-    if md5 and digest.hexdigest() != md5:
-        raise OSError(f"its MD5 is {digest.hexdigest()}, but should be {md5}")
+    if fault := _checksum_fault(path, md5):
+        raise OSError(fault)
+
+
+def _checksum_fault(path, md5):
+    """What is wrong with the checksum of a file, or None."""
+    if md5 is None:
+        return None
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    found = digest.hexdigest()
+    return None if found == md5 else f"its MD5 is {found}, but should be {md5}"

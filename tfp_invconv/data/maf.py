@@ -14,6 +14,27 @@ __all__ = ["Gas", "Hepmass", "Miniboone", "Power"]
 _URL = "https://zenodo.org/records/1161203/files/data.tar.gz"
 _MD5 = "9b9c9b0375315ad270eba4ce80c093ab"
 
+# All that the pickle of a data frame of numbers names.
+_CLASSES_OF_A_FRAME = {
+    "builtins": {"slice"},
+    "numpy": {"dtype", "ndarray"},
+    "numpy.core.multiarray": {"_reconstruct"},
+    "numpy.core.numeric": {"_frombuffer"},
+    "pandas._libs.internals": {"_unpickle_block"},
+    "pandas.core.frame": {"DataFrame"},
+    "pandas.core.indexes.base": {"Index", "_new_Index"},
+    "pandas.core.indexes.numeric": {"Int64Index"},
+    "pandas.core.indexes.range": {"RangeIndex"},
+    "pandas.core.internals": {"BlockManager"},
+    "pandas.core.internals.managers": {"BlockManager"},
+}
+# Where other versions of Python, NumPy and pandas have them.
+_OTHER_PLACES = {
+    "__builtin__": "builtins",
+    "numpy._core": "numpy.core",
+    "pandas.indexes": "pandas.core.indexes",
+}
+
 _CITATION = """\
 @inproceedings{papamakarios2017masked,
   author = {Papamakarios, George and Pavlakou, Theo and Murray, Iain},
@@ -28,9 +49,9 @@ class _Maf(_builders.VectorBuilder, skip_registration=True):
     """A data set in the archive of Papamakarios et al. 2017, prepared as in their paper.
 
     The archive (about 860 MB, downloaded once for the four data sets) is
-    https://zenodo.org/records/1161203/files/data.tar.gz; a copy of it in manual_dir, or the
-    files that it has of the data set, such as `manual_dir/data/power/data.npy`, are used
-    instead, without checks of their checksum.
+    https://zenodo.org/records/1161203/files/data.tar.gz. A copy of it in manual_dir is used
+    instead, and so are its unpacked files, such as `manual_dir/data/power/data.npy`. The archive's
+    checksum is checked wherever it came from; unpacked files have none.
 
     Raises:
       OSError: If the archive cannot be downloaded; it says which file to put where.
@@ -88,10 +109,13 @@ class Gas(_Maf):
     Of sensors whose correlation exceeds 0.98 one is kept; all is scaled to mean 0 and
     standard deviation 1 of the whole, as published.
 
+    The archive has a pickled data frame. Only the classes of a data frame are loaded from it, so
+    that a file of unknown origin can run nothing.
+
     Raises:
-      ImportError: If pandas is missing or too new: the archive has a pickle of a data frame
-        of a version before 1.0, which needs pandas 2 or earlier. It runs what is in the file,
-        so never put one of unknown origin into manual_dir.
+      ImportError: If pandas is missing, or cannot read the pickle, which a version before 1.0
+        wrote.
+      ValueError: If the pickle names anything but a data frame of numbers.
     """
 
     NUM_FEATURES = 8
@@ -99,21 +123,7 @@ class Gas(_Maf):
     DESCRIPTION = "Gas sensors in gas mixtures (UCI), as in Papamakarios et al. 2017."
 
     def _split(self, file):
-        try:
-            import pandas
-        except ImportError as error:
-            raise ImportError(
-                "The data set 'gas' is a pickled pandas data frame, and pandas is not "
-                'installed: pip install "pandas<3".'
-            ) from error
-        try:
-            frame = pandas.read_pickle(file)
-        except Exception as error:
-            raise ImportError(
-                f"{self.FILES[0]} of the data set 'gas' cannot be read by pandas "
-                f"{pandas.__version__} ({error}); it was written by a version before 1.0, which "
-                'pandas 2 still reads: pip install "pandas<3".'
-            ) from error
+        frame = _read_frame(file, self.FILES[0])
         try:
             data = frame.drop(columns=["Meth", "Eth", "Time"]).to_numpy(np.float64)
         except (AttributeError, KeyError) as error:
@@ -196,10 +206,54 @@ def _read_files(dl_manager, names):
     return [io.BytesIO(contents[name]) for name in names]
 
 
+class _NotAFrameError(ValueError):
+    """A pickle names something that is no part of a data frame."""
+
+
+def _read_frame(file, name):
+    """The pandas data frame in a pickle, from which nothing is run."""
+    try:
+        import pandas
+        from pandas.compat import pickle_compat
+    except ImportError as error:
+        raise ImportError(
+            "The data set 'gas' is a pickled pandas data frame, and pandas is not "
+            'installed: pip install "pandas<3".'
+        ) from error
+
+    class FrameUnpickler(pickle_compat.Unpickler):
+        """Knows where pandas has moved its classes, and admits those of a data frame alone."""
+
+        def find_class(self, module, attribute):
+            place = module
+            for other, usual in _OTHER_PLACES.items():
+                if f"{module}.".startswith(f"{other}."):
+                    place = module.replace(other, usual, 1)
+            if attribute not in _CLASSES_OF_A_FRAME.get(place, ()):
+                raise _NotAFrameError(
+                    f"{name} of the data set 'gas' is not the published file: it names "
+                    f"{module}.{attribute}, which no data frame of numbers has. Nothing in it "
+                    "was run."
+                )
+            return super().find_class(module, attribute)
+
+    try:
+        # Python 2 wrote the published file; its strings are bytes.
+        return FrameUnpickler(file, encoding="latin-1").load()
+    except _NotAFrameError:
+        raise
+    except Exception as error:
+        raise ImportError(
+            f"{name} of the data set 'gas' cannot be read by pandas {pandas.__version__} "
+            f"({error}); it was written by a version before 1.0, which pandas 2 still reads: "
+            'pip install "pandas<3".'
+        ) from error
+
+
 def _load_array(file, name):
     """The matrix in a .npy file."""
     try:
-        data = np.load(file)
+        data = np.load(file, allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise ValueError(f"The file of data set {name!r} is no .npy file: {error}.") from error
     if data.ndim != 2:
