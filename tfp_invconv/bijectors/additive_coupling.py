@@ -3,14 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_invconv._utils.types import DType, Shape
-from tfp_invconv.bijectors.channel_coupling import ChannelCoupling, make_networks
+from tfp_invconv.bijectors.channel_coupling import TrainableCoupling
 
 
-class AdditiveCoupling(ChannelCoupling):
+class AdditiveCoupling(TrainableCoupling):
     """Shifts the second half of the channels given the first: volume-preserving.
 
     ```none
@@ -36,6 +34,8 @@ class AdditiveCoupling(ChannelCoupling):
     Dinh, Krueger, Bengio: NICE: Non-linear Independent Components Estimation. ICLR 2015.
     """
 
+    OUTPUTS_PER_CHANNEL = 1
+
     def __init__(
         self,
         network: Callable[..., Any],
@@ -56,6 +56,7 @@ class AdditiveCoupling(ChannelCoupling):
           ValueError: if a Keras network is not built.
         """
         parameters = dict(locals())
+        self.network = self._no_dependency(network)
         super().__init__(
             [network],
             tfp.bijectors.Shift,
@@ -64,47 +65,3 @@ class AdditiveCoupling(ChannelCoupling):
             parameters=parameters,
             name=name,
         )
-
-    @classmethod
-    def trainable(
-        cls,
-        event_shape: Shape,
-        *,
-        seed: int | None = None,
-        dtype: DType = tf.float32,
-        condition_size: int | None = None,
-        width: int = 64,
-        dropout: float = 0.0,
-        validate_args: bool = False,
-        name: str = "additive_coupling",
-    ) -> "AdditiveCoupling":
-        """Makes a layer with a network of its own, the last layer of which is zero.
-
-        Args:
-          event_shape: `[H, W, C]` or `[N]` of the data side.
-          seed: int, for the network, or None.
-          dtype: of the network.
-          condition_size: numbers in a condition, or number of classes (see `ConditionalChain`);
-            None for a layer without.
-          width: of the network's hidden layers.
-          dropout: rate of dropout behind them while a Keras model trains.
-          validate_args: see the constructor.
-          name: name of the layer.
-        """
-        (network,) = make_networks(
-            event_shape,
-            name,
-            count=2,
-            outputs=1,
-            condition_size=condition_size,
-            width=width,
-            dropout=dropout,
-            seed=seed,
-            dtype=dtype,
-        )
-        return cls(network, len(event_shape), validate_args=validate_args, name=name)
-
-    @property
-    def network(self) -> Callable[..., Any]:
-        """The network."""
-        return self.networks[0]

@@ -7,12 +7,11 @@ from typing import Any
 import tensorflow as tf
 
 from tfp_invconv._utils import checks
-from tfp_invconv._utils.types import DType, Shape
 from tfp_invconv.bijectors.act_norm import ActNorm
-from tfp_invconv.bijectors.channel_coupling import ChannelCoupling, bounded, make_networks
+from tfp_invconv.bijectors.channel_coupling import TrainableCoupling, bounded
 
 
-class AffineCoupling(ChannelCoupling):
+class AffineCoupling(TrainableCoupling):
     """Shifts and scales the second half of the channels given the first.
 
     With (t, h) = network(x_1) and log s = b tanh(h / b), b being `log_scale_bound`,
@@ -51,6 +50,8 @@ class AffineCoupling(ChannelCoupling):
     Networks. AISTATS 2021.
     """
 
+    OUTPUTS_PER_CHANNEL = 2
+
     def __init__(
         self,
         network: Callable[..., Any],
@@ -74,7 +75,8 @@ class AffineCoupling(ChannelCoupling):
         """
         parameters = dict(locals())
         check_log_scale_bound(log_scale_bound, name)
-        self._log_scale_bound = log_scale_bound
+        self.log_scale_bound = log_scale_bound
+        self.network = self._no_dependency(network)
         super().__init__(
             [network],
             functools.partial(shift_and_scale, log_scale_bound=log_scale_bound),
@@ -83,63 +85,6 @@ class AffineCoupling(ChannelCoupling):
             parameters=parameters,
             name=name,
         )
-
-    @classmethod
-    def trainable(
-        cls,
-        event_shape: Shape,
-        *,
-        seed: int | None = None,
-        dtype: DType = tf.float32,
-        log_scale_bound: float | str = 1.0,
-        condition_size: int | None = None,
-        width: int = 64,
-        dropout: float = 0.0,
-        validate_args: bool = False,
-        name: str = "affine_coupling",
-    ) -> "AffineCoupling":
-        """Makes a layer with a network of its own, the last layer of which is zero.
-
-        Args:
-          event_shape: `[H, W, C]` or `[N]` of the data side.
-          seed: int, for the network, or None.
-          dtype: of the network.
-          log_scale_bound: see the constructor.
-          condition_size: numbers in a condition, or number of classes (see `ConditionalChain`);
-            None for a layer without.
-          width: of the network's hidden layers.
-          dropout: rate of dropout behind them while a Keras model trains.
-          validate_args: see the constructor.
-          name: name of the layer.
-        """
-        (network,) = make_networks(
-            event_shape,
-            name,
-            count=2,
-            outputs=2,
-            condition_size=condition_size,
-            width=width,
-            dropout=dropout,
-            seed=seed,
-            dtype=dtype,
-        )
-        return cls(
-            network,
-            log_scale_bound=log_scale_bound,
-            event_ndims=len(event_shape),
-            validate_args=validate_args,
-            name=name,
-        )
-
-    @property
-    def network(self) -> Callable[..., Any]:
-        """The network."""
-        return self.networks[0]
-
-    @property
-    def log_scale_bound(self) -> float | str:
-        """What |log s| stays below, or "sigmoid"."""
-        return self._log_scale_bound
 
 
 def check_log_scale_bound(bound, layer):

@@ -2,17 +2,19 @@
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_invconv._utils import checks, seeds
+from tfp_invconv._utils.types import DType, Shape
 from tfp_invconv.bijectors import _conditions
 from tfp_invconv.bijectors._base import ValueAndLogDetBijector
 from tfp_invconv.networks import _calling, conv_net, mlp
 
 tfb = tfp.bijectors
+Coupling = TypeVar("Coupling", bound="ChannelCoupling")
 
 
 class ChannelCoupling(ValueAndLogDetBijector):
@@ -80,9 +82,9 @@ class ChannelCoupling(ValueAndLogDetBijector):
         for network in networks:
             _calling.check_built(network, name)
         # Keras layers are no tf.Modules: without this list their variables would not be found.
-        self._networks = self._no_dependency(networks)
+        self.networks = self._no_dependency(networks)
         self._network_variables = _calling.variables(networks)
-        self._bijector_fn = bijector_fn
+        self.bijector_fn = bijector_fn
         super().__init__(
             forward_min_event_ndims=event_ndims,
             validate_args=validate_args,
@@ -98,16 +100,6 @@ class ChannelCoupling(ValueAndLogDetBijector):
     @classmethod
     def _parameter_properties(cls, dtype):
         return {}
-
-    @property
-    def networks(self) -> list:
-        """The k - 1 networks."""
-        return self._networks
-
-    @property
-    def bijector_fn(self) -> Callable[..., tfp.bijectors.Bijector]:
-        """Makes the bijector of a part from what its network returned."""
-        return self._bijector_fn
 
     @property
     def takes_condition(self) -> bool:
@@ -199,6 +191,59 @@ class ChannelCoupling(ValueAndLogDetBijector):
                 f"{part.shape}; the bijector made from them returned shape {value.shape}."
             )
         return value
+
+
+class TrainableCoupling(ChannelCoupling):
+    """Base class of couplings that make their own networks.
+
+    The constructor of a subclass takes the network of two parts, or the list of networks of more.
+
+    Class attributes:
+      NUM_PARTS: number of parts.
+      OUTPUTS_PER_CHANNEL: how many numbers a network returns for each channel of its part.
+    """
+
+    NUM_PARTS = 2
+    OUTPUTS_PER_CHANNEL = 1
+
+    @classmethod
+    def trainable(
+        cls: type[Coupling],
+        event_shape: Shape,
+        *,
+        seed: int | None = None,
+        dtype: DType = tf.float32,
+        condition_size: int | None = None,
+        width: int = 64,
+        dropout: float = 0.0,
+        **options: Any,
+    ) -> Coupling:
+        """Makes a layer with networks of its own, the last layer of each of which is zero.
+
+        Args:
+          event_shape: `[H, W, C]` or `[N]` of the data side.
+          seed: int, for the networks, or None.
+          dtype: of the networks.
+          condition_size: numbers in a condition, or number of classes (see `ConditionalChain`);
+            None for a layer without.
+          width: of the networks' hidden layers.
+          dropout: rate of dropout after each of them while a Keras model trains.
+          **options: further arguments of the constructor, such as `log_scale_bound`,
+            `validate_args` and `name`.
+        """
+        networks = make_networks(
+            event_shape,
+            options.get("name", cls.__name__),
+            cls.NUM_PARTS,
+            cls.OUTPUTS_PER_CHANNEL,
+            condition_size=condition_size,
+            width=width,
+            dropout=dropout,
+            seed=seed,
+            dtype=dtype,
+        )
+        given = networks if cls.NUM_PARTS > 2 else networks[0]
+        return cls(given, event_ndims=len(event_shape), **options)
 
 
 def _made_again(layer, parameters):

@@ -95,16 +95,17 @@ class ConvolutionCoupling(ChannelCoupling):
         """
         parameters = dict(locals())
         checks.check_positive_integer(num_filters, "num_filters", name)
-        self._num_filters = num_filters
+        self.num_filters = num_filters
         dtype = _base.common_dtype(log_alpha)
-        self._log_alpha = _base.as_parameter(log_alpha, dtype, "log_alpha", name)
-        _base.check_shape(self._log_alpha, "log_alpha", name, f"[..., {num_filters}, 2]", {})
+        self.log_alpha = _base.as_parameter(log_alpha, dtype, "log_alpha", name)
+        _base.check_shape(self.log_alpha, "log_alpha", name, f"[..., {num_filters}, 2]", {})
+        self.network = self._no_dependency(network)
         super().__init__(
             [network],
             functools.partial(
                 _mixed_flow,
                 num_filters=num_filters,
-                log_alpha=self._log_alpha,
+                log_alpha=self.log_alpha,
                 axes=(-3, -2) if event_ndims == 3 else (-1,),
                 validate_args=validate_args,
                 layer=name,
@@ -169,21 +170,6 @@ class ConvolutionCoupling(ChannelCoupling):
             validate_args=validate_args,
             name=name,
         )
-
-    @property
-    def network(self) -> Callable[..., Any]:
-        """The network."""
-        return self.networks[0]
-
-    @property
-    def num_filters(self) -> int:
-        """How many complex convolutional flows follow one another."""
-        return self._num_filters
-
-    @property
-    def log_alpha(self) -> TensorLike:
-        """Logarithms of the gates' parameters alpha_i and alpha'_i, `[m, 2]`, or None."""
-        return self._log_alpha
 
 
 def _mixed_flow(outputs, num_filters, log_alpha, axes, validate_args, layer):

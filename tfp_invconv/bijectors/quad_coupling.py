@@ -4,14 +4,11 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import tensorflow as tf
-
-from tfp_invconv._utils.types import DType, Shape
 from tfp_invconv.bijectors.affine_coupling import check_log_scale_bound, shift_and_scale
-from tfp_invconv.bijectors.channel_coupling import ChannelCoupling, make_networks
+from tfp_invconv.bijectors.channel_coupling import TrainableCoupling
 
 
-class QuadCoupling(ChannelCoupling):
+class QuadCoupling(TrainableCoupling):
     """Splits the channels into four parts; shifts and scales each given those before it.
 
     With (t_i, h_i) = network_i(x_1, ..., x_(i-1)) and log s_i = b tanh(h_i / b), for i = 2, 3, 4,
@@ -41,6 +38,9 @@ class QuadCoupling(ChannelCoupling):
     Nagar, Dufraisse, Varma: CInC Flow: Characterizable Invertible 3x3 Convolution. TPM 2021.
     """
 
+    NUM_PARTS = 4
+    OUTPUTS_PER_CHANNEL = 2
+
     def __init__(
         self,
         networks: Sequence[Callable[..., Any]],
@@ -67,7 +67,7 @@ class QuadCoupling(ChannelCoupling):
         if len(networks) != 3:
             raise ValueError(f"{name}: needs three networks; got {len(networks)}.")
         check_log_scale_bound(log_scale_bound, name)
-        self._log_scale_bound = log_scale_bound
+        self.log_scale_bound = log_scale_bound
         super().__init__(
             networks,
             functools.partial(shift_and_scale, log_scale_bound=log_scale_bound),
@@ -76,55 +76,3 @@ class QuadCoupling(ChannelCoupling):
             parameters=parameters,
             name=name,
         )
-
-    @classmethod
-    def trainable(
-        cls,
-        event_shape: Shape,
-        *,
-        seed: int | None = None,
-        dtype: DType = tf.float32,
-        log_scale_bound: float | str = 1.0,
-        condition_size: int | None = None,
-        width: int = 64,
-        dropout: float = 0.0,
-        validate_args: bool = False,
-        name: str = "quad_coupling",
-    ) -> "QuadCoupling":
-        """Makes a layer with networks of its own, the last layer of each of which is zero.
-
-        Args:
-          event_shape: `[H, W, C]` or `[N]` of the data side.
-          seed: int, for the networks, or None.
-          dtype: of the networks.
-          log_scale_bound: see the constructor.
-          condition_size: numbers in a condition, or number of classes (see `ConditionalChain`);
-            None for a layer without.
-          width: of the networks' hidden layers.
-          dropout: rate of dropout behind them while a Keras model trains.
-          validate_args: see the constructor.
-          name: name of the layer.
-        """
-        networks = make_networks(
-            event_shape,
-            name,
-            count=4,
-            outputs=2,
-            condition_size=condition_size,
-            width=width,
-            dropout=dropout,
-            seed=seed,
-            dtype=dtype,
-        )
-        return cls(
-            networks,
-            log_scale_bound=log_scale_bound,
-            event_ndims=len(event_shape),
-            validate_args=validate_args,
-            name=name,
-        )
-
-    @property
-    def log_scale_bound(self) -> float | str:
-        """What |log s_i| stays below, or "sigmoid"."""
-        return self._log_scale_bound
