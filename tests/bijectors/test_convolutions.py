@@ -235,7 +235,15 @@ KERNEL = np.zeros([2, 2, 3, 3])
         (lambda: tic.AutoregressiveConv(KERNEL + np.nan), "`kernel` must be finite"),
         (lambda: tic.EmergingConv(KERNEL, np.zeros([2, 2, 4, 4])), "emerging_conv: `kernel_2`"),
         (lambda: tic.EmergingConv.trainable([8, 8, 3], kernel_size=4), "must be odd; got 4"),
-        (lambda: tic.EmergingConv.trainable([8, 8]), r"`event_shape` must be \[H, W, C\]"),
+        (
+            lambda: tic.EmergingConv.trainable([8, 8]),
+            r"^EmergingConv.trainable: `event_shape` must be \[H, W, C\]",
+        ),
+        (
+            lambda: tic.EmergingConv(KERNEL, KERNEL, None, np.zeros(2)),
+            r"emerging_conv: `log_scale_2` must have shape \[\.\.\., 3\]",
+        ),
+        (lambda: tic.AutoregressiveConv(None), r"`kernel` must have .*m, C, C\]; got None"),
         (
             lambda: tic.HouseholderQR1x1(np.ones([3, 2]), np.zeros([2, 2]), np.zeros(2)),
             "at most C = 2 vectors",

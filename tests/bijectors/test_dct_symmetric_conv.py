@@ -162,6 +162,12 @@ def test_a_response_that_is_not_positive():
         (lambda: DCTSymmetricConv(np.ones([4]), -1), "`axes` must be different negative ints"),
         (lambda: DCTSymmetricConv(np.ones([4]), (-1, -1)), "`axes` must be different"),
         (lambda: DCTSymmetricConv.trainable([4, 4]), "`event_shape` must be"),
+        (lambda: DCTSymmetricConv.trainable([None, 4, 3]), r"`event_shape` .*; got \[None, 4, 3\]"),
+        (lambda: DCTSymmetricConv.trainable([4], axes=(-2,)), r"at least 2 of them .*; got \[4\]"),
+        (lambda: DCTSymmetricConv.trainable([4, 0], axes=(-2,)), "must be positive ints"),
+        (lambda: DCTSymmetricConv.trainable(4, axes=(-1,)), "must be positive ints"),
+        (lambda: DCTSymmetricConv.trainable([4, 4, 1], axes=(1,)), "`axes` must be different"),
+        (lambda: DCTSymmetricConv.trainable([4, 4, 1], axes=()), "`axes` must be different"),
         (lambda: DCTSymmetricConv.from_kernel([1.0, 0.1, 0.1], [2]), r"no larger than .* \(2,\)"),
         (lambda: DCTSymmetricConv.from_kernel(np.ones([2, 2, 2]), [4, 4, 3]), r"\[..., h, w, C\]"),
     ],
@@ -169,6 +175,28 @@ def test_a_response_that_is_not_positive():
 def test_bad_parameters(make, words):
     with pytest.raises(ValueError, match=f"dct_symmetric_conv.*{words}"):
         make()
+
+
+@pytest.mark.parametrize(
+    "event_shape, axes, size",
+    [([6, 3], (-2,), [6, 3]), ([5, 6, 3], (-2,), [6, 3]), ([4, 5, 6, 2], (-4, -2), [4, 5, 6, 2])],
+)
+def test_trainable_along_any_axes(event_shape, axes, size):
+    conv = DCTSymmetricConv.trainable(event_shape, seed=0, dtype=tf.float64, axes=axes)
+    assert conv.axes == axes and conv.log_response.shape == size
+    y = tf.constant(np.random.default_rng(0).normal(size=[2, *event_shape]))
+    x = conv.inverse(y)
+    expected = y
+    for axis in axes:
+        expected = ops.dct1(expected, axis)
+    expected *= tf.exp(conv.log_response)
+    for axis in axes:
+        expected = ops.dct1(expected, axis) / (2 * (y.shape[axis] - 1))
+    np.testing.assert_allclose(x, expected, atol=1e-12)
+    np.testing.assert_allclose(conv.forward(tf.identity(x)), y, atol=1e-12)
+    ildj = conv.inverse_log_det_jacobian(tf.identity(y), len(event_shape))
+    copies = np.prod(event_shape) / np.prod(size)
+    np.testing.assert_allclose(ildj, copies * tf.reduce_sum(conv.log_response), atol=1e-12)
 
 
 def test_an_input_of_another_size():

@@ -161,8 +161,6 @@ def test_batch_dimensions_are_independent(case, batch_shape):
     assert ildj.shape in ((), batch_shape)
 
 
-# The manual's has TFP's cache as it is.
-@of_cases(lambda case: case is not LAYERS["(the manual's)"])
 @pytest.mark.parametrize("direction", ["inverse", "forward"])
 def test_a_tensor_that_is_kept_has_the_log_det_of_todays_parameters(case, direction):
     """tensorflow/probability #1510: its cache goes by the tensor."""

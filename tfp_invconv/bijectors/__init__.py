@@ -1,5 +1,6 @@
-"""The bijectors, one layer a file."""
+"""The bijectors, one layer a file, and the base class of layers of your own."""
 
+from tfp_invconv.bijectors._base import ParameterBijector
 from tfp_invconv.bijectors.act_norm import ActNorm
 from tfp_invconv.bijectors.additive_coupling import AdditiveCoupling
 from tfp_invconv.bijectors.affine_coupling import AffineCoupling
@@ -30,6 +31,7 @@ __all__ = [
     "DCTSymmetricConv",
     "EmergingConv",
     "HouseholderQR1x1",
+    "ParameterBijector",
     "PartialChannels",
     "PeriodicConv",
     "QuadCoupling",

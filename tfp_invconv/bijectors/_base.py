@@ -175,7 +175,7 @@ def _properties(axes, event, default_sizes):
             for need in needs
         ]
         batch = sample_shape[: ps.maximum(ps.size(sample_shape) - len(event), 0)]
-        return ps.concat([batch, ps.convert_to_shape_tensor(sizes)], axis=0)
+        return ps.concat([batch, ps.convert_to_shape_tensor(sizes, dtype_hint=tf.int32)], axis=0)
 
     return tfp.util.ParameterProperties(event_ndims=len(axes), shape_fn=shape_fn)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -80,9 +81,7 @@ class DCTSymmetricConv(ParameterBijector):
           InvalidArgumentError: if `log_response` is not finite, with `validate_args=True`.
         """
         parameters = dict(locals())
-        is_tuple = isinstance(axes, (tuple, list)) and len(axes) == len(set(axes)) > 0
-        if not is_tuple or not all(checks.is_integer(axis) and axis < 0 for axis in axes):
-            raise ValueError(f"{name}: `axes` must be different negative ints; got {axes!r}.")
+        _check_axes(axes, name)
         self.axes = tuple(int(axis) for axis in axes)
         event_ndims = -min(axes)
         super().__init__(parameters, forward_min_event_ndims=event_ndims, is_constant_jacobian=True)
@@ -97,23 +96,34 @@ class DCTSymmetricConv(ParameterBijector):
         *,
         seed: int | None = None,
         dtype: DType = tf.float32,
+        axes: Sequence[int] | None = None,
         validate_args: bool = False,
         name: str = "dct_symmetric_conv",
     ) -> "DCTSymmetricConv":
         """Makes a trainable layer near the identity.
 
         Args:
-          event_shape: `[H, W, C]` or `[N]` of the data side.
+          event_shape: `[H, W, C]` or `[N]` of the data side; with `axes`, any that has these axes.
           seed: int, for the initial response, or None.
           dtype: of the parameters.
+          axes: see the constructor; None for both axes of an image, or the one of a vector. Axes to
+            the left of the first of them share the filters: with `(-2,)`, all rows of an image do.
           validate_args: see the constructor.
           name: name of the layer.
 
         Returns:
           A layer with a `tf.Variable`: `log_response` of independent N(0, 0.05^2) entries.
         """
-        axes = _event_axes(event_shape, name)
-        noise = seeds.generator(seed).normal(scale=0.05, size=tuple(event_shape))
+        if axes is None:
+            axes = _event_axes(event_shape, name)
+        _check_axes(axes, name)
+        shape = list(event_shape)[min(axes) :] if np.ndim(event_shape) == 1 else []
+        if len(shape) != -min(axes) or not all(checks.is_integer(n) and n > 0 for n in shape):
+            raise ValueError(
+                f"{name}.trainable: `event_shape` must be positive ints, at least {-min(axes)} of "
+                f"them for the axes {axes}; got {event_shape}."
+            )
+        noise = seeds.generator(seed).normal(scale=0.05, size=shape)
         return cls(
             log_response=tf.Variable(noise, dtype=dtype, name="log_response"),
             axes=axes,
@@ -210,6 +220,12 @@ class DCTSymmetricConv(ParameterBijector):
             return []
         message = f"{self.name}: the frequency response is not positive and finite"
         return [tf.debugging.assert_all_finite(self.log_response, message)]
+
+
+def _check_axes(axes, layer):
+    is_sequence = isinstance(axes, (tuple, list)) and len(axes) == len(set(axes)) > 0
+    if not is_sequence or not all(checks.is_integer(axis) and axis < 0 for axis in axes):
+        raise ValueError(f"{layer}: `axes` must be different negative ints; got {axes!r}.")
 
 
 def _event_axes(event_shape, layer):

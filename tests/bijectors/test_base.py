@@ -1,0 +1,81 @@
+"""What the base class makes of a table of parameters."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_invconv.bijectors import ParameterBijector
+
+
+class Table(ParameterBijector):
+    """A layer with all kinds of axes, which leaves the data as they are."""
+
+    SHAPES = {"a": "[..., W, k, 2]", "b": "[..., C, n, k]", "c": "[...]"}
+    DEFAULT_SIZES = {"k": 4, "n": "H"}
+
+    def __init__(self, a, b, c=None, validate_args=False, name="table"):
+        parameters = dict(locals())
+        super().__init__(parameters, is_constant_jacobian=True)
+
+    def _forward(self, x):
+        return x
+
+    def _inverse(self, y):
+        return y
+
+    def _inverse_log_det_jacobian(self, y):
+        return tf.zeros([], y.dtype)
+
+
+A, B = np.zeros([7, 5, 3, 2]), np.zeros([6, 1, 3])
+
+
+def test_constants_become_tensors_and_references_stay():
+    b = tf.Variable(B)
+    layer = Table(A, b)
+    assert tf.is_tensor(layer.a) and layer.b is b and layer.c is None
+    assert layer.dtype == layer.a.dtype == tf.float64
+    assert layer.variables == (b,)
+    assert layer.forward_min_event_ndims == 3 and layer.is_constant_jacobian
+    assert Table(A.tolist(), B.tolist()).dtype == tf.float32
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ((A[..., :1], B), r"`a` must have shape \[..., W, k, 2\]; got \(7, 5, 3, 1\)"),
+        ((A[0, 0], B), r"`a` must have shape \[..., W, k, 2\]; got \(3, 2\)"),
+        ((A, B[..., :2]), r"`b` must have shape \[..., C, n, 3\]; got \(6, 1, 2\)"),
+        ((A, None), r"`b` must have shape \[..., C, n, k\]; got None"),
+        ((A, B, np.inf), "`c` must be finite"),
+        ((tf.zeros(A.shape, tf.int32), tf.zeros(B.shape, tf.int32)), "float64; got `a` of int32"),
+    ],
+)
+def test_bad_parameters(arguments, words):
+    with pytest.raises(ValueError, match=f"table: .*{words}"):
+        Table(*arguments)
+
+
+def test_sizes_that_are_not_known_fit():
+    @tf.function(input_signature=[tf.TensorSpec([None, 5, None, 2]), tf.TensorSpec(B.shape)])
+    def shapes(a, b):
+        return Table(a, b).inverse(tf.zeros([1, 5, 6]))
+
+    assert shapes(tf.zeros(A.shape), tf.zeros(B.shape)).shape == [1, 5, 6]
+
+
+@pytest.mark.parametrize("batch", [[], [2, 3]])
+def test_properties_of_the_parameters(batch):
+    properties = Table.parameter_properties()
+    assert {name: known.event_ndims for name, known in properties.items()} == dict(a=3, b=3, c=0)
+    sizes = {"a": [8, 4, 2], "b": [9, 10, 4], "c": []}
+    dynamic = tf.function(lambda shape: {n: p.shape_fn(shape) for n, p in properties.items()})
+    for found in (
+        {n: p.shape_fn([*batch, 10, 8, 9]) for n, p in properties.items()},
+        dynamic(tf.constant([*batch, 10, 8, 9])),
+    ):
+        for name, shape in found.items():
+            np.testing.assert_array_equal(shape, batch + sizes[name])
+    made = tfp.experimental.util.make_trainable(Table, batch_and_event_shape=[*batch, 10, 8, 9])
+    assert made.experimental_batch_shape() == batch and len(made.trainable_variables) == 3
