@@ -1,4 +1,4 @@
-"""Activation normalisation: an affine map a channel, initialised from data."""
+"""Activation normalisation: one affine map for each channel, initialised from data."""
 
 import warnings
 
@@ -29,7 +29,7 @@ class ActNorm(ParameterBijector):
     A batch of parameters broadcasts against the input, as `tfb.Scale` does: `[B, 1, 1, C]` is a
     batch of B bijectors on images.
 
-    *Cost*: one multiplication and one addition a number, in both directions.
+    *Cost*: one multiplication and one addition for each number, in both directions.
 
     *Invertible* for all values of the parameters.
 
@@ -64,16 +64,16 @@ class ActNorm(ParameterBijector):
         validate_args: bool = False,
         name: str = "act_norm",
     ) -> None:
-        """Makes the layer from its parameters; see `trainable` for a ready one.
+        """Makes the layer from its arguments, which become attributes; see also `trainable`.
 
         Args:
-          shift: float tensor `[..., C]`.
-          log_scale: float tensor `[..., C]`.
+          shift: float tensor `[..., C]`, which is added to the data.
+          log_scale: float tensor `[..., C]`, the logarithm of the factor of the shifted data.
           validate_args: whether to check parameters at run time.
           name: name of the layer.
 
         Raises:
-          ValueError: if a parameter has the wrong shape or is a constant with a NaN in it.
+          ValueError: if a parameter has the wrong shape or is a constant that contains a NaN.
         """
         parameters = dict(locals())
         # While true, the next evaluation first fits the layer to its input.
@@ -100,7 +100,7 @@ class ActNorm(ParameterBijector):
           name: name of the layer.
 
         Returns:
-          A layer with `tf.Variable`s of zeros.
+          A layer whose parameters are `tf.Variable`s of zeros.
         """
         channels = checks.event_channels(event_shape, name, ranks=(1, 3))
         return cls(

@@ -43,7 +43,7 @@ class AdditiveCoupling(TrainableCoupling):
         validate_args: bool = False,
         name: str = "additive_coupling",
     ) -> None:
-        """Makes the layer from its network; see `trainable` for a ready one.
+        """Makes the layer from its arguments, which become attributes; see also `trainable`.
 
         Args:
           network: callable, such as a built Keras model, from the first half of the channels

@@ -12,38 +12,41 @@ from tfp_invconv.bijectors._base import ParameterBijector
 from tfp_invconv.ops.causal_conv import CORNERS, causal_conv, dilated, triangular_kernel
 from tfp_invconv.ops.causal_solve import causal_solve, growth
 
-# Relative: of a larger one, fewer than two digits are left.
+# A larger relative error leaves fewer than two digits.
 _LARGEST_ERROR = 0.01
 
 
 class AutoregressiveConv(ParameterBijector):
-    """Convolution in which a pixel sees only the pixels towards one corner.
+    """Convolution in which each pixel sees only the pixels towards one corner.
 
     With the corner at the top left and pixels as row vectors of C channels,
 
     ```none
-    inverse (data to latent):  z[i, j] = sum_{a, b = 0..m-1} x[i - a d, j - b d] K[a, b]
-    forward (latent to data):  x[i, j] = (z[i, j] - sum_{(a, b) != (0, 0)} x[i - a d, j - b d]
-                                                                           K[a, b]) K[0, 0]^-1
-    inverse_log_det_jacobian:  H W sum_c log_scale[c]
+    inverse (data to latent):
+        z[i, j] = sum_{a, b = 0..m-1} x[i - a d, j - b d] K[a, b]
+    forward (latent to data):
+        x[i, j] = (z[i, j] - sum_{(a, b) != (0, 0)} x[i - a d, j - b d] K[a, b])
+                  K[0, 0]^-1
+    inverse_log_det_jacobian:
+        H W sum_c log_scale[c]
     ```
 
-    x being zero outside the image, and the corner tap K[0, 0] triangular with the diagonal
-    `exp(log_scale)`. For the other corners the signs of a (bottom) and b (right) change, and with
-    the bottom ones the order of the channels: their corner tap is lower triangular, that of
-    the top ones upper. A layer with one corner followed by one with the opposite corner sees in
-    all directions (see `EmergingConv`).
+    where x is zero outside the image, and the corner tap K[0, 0] is upper triangular with the
+    diagonal `exp(log_scale)`. The bottom corners change the sign of a, the right ones that of b.
+    With a bottom corner the channels are in the opposite order: K[0, 0] is lower triangular. Two
+    layers with opposite corners, one after the other, see in all directions (see `EmergingConv`).
 
     *Shapes*: events `[H, W, C]`, any H and W; any batch dimensions. A batch of kernels is a batch
     of bijectors.
 
     *Cost*: `inverse` is one padded m x m convolution. `forward` is exact and has no loop over
-    pixels: H steps (H + W C / 96 for wide rows), each one dense product for all images. The
-    log-determinant does not look at the pixels. Gradients through `forward` cost one more
-    `forward`, and memory that does not grow with the number of steps.
+    pixels: it takes H steps (H + W C / 96 for wide rows), each one dense product for all images.
+    The log-determinant does not depend on the pixels. Gradients through `forward` cost one more
+    `forward`; their memory does not grow with the number of steps.
 
-    *Invertible* for all values of the parameters, being triangular with a positive diagonal.
-    Entries of `kernel[..., 0, 0, :, :]` on the diagonal and on the masked side of it are not used.
+    *Invertible* for all values of the parameters: the matrix of the convolution is triangular with
+    a positive diagonal. The diagonal of `kernel[..., 0, 0, :, :]` and its masked triangle are not
+    used.
 
     #### Examples
 
@@ -76,25 +79,25 @@ class AutoregressiveConv(ParameterBijector):
         parameters: dict[str, Any] | None = None,
         name: str = "autoregressive_conv",
     ) -> None:
-        """Makes the layer from its parameters; see `trainable` for a ready one.
+        """Makes the layer from its arguments, which become attributes; see also `trainable`.
 
         Args:
           kernel: float tensor `[..., m, m, C, C]`, tap K[a, b] at `kernel[..., a, b, :, :]`, from
             input to output channels.
           log_scale: float tensor `[..., C]`, the logarithm of the corner tap's diagonal. None
-            for ones: the log-determinant is zero then.
-          corner: where the pixels lie that an output sees: "top_left", "top_right",
-            "bottom_left" or "bottom_right".
+            for ones, so that the log-determinant is zero.
+          corner: the corner towards which an output sees: "top_left", "top_right", "bottom_left"
+            or "bottom_right".
           dilation: positive int, the distance d between taps in pixels.
-          validate_args: whether to check at run time that rounding leaves some digits of the data.
+          validate_args: whether to check at run time that rounding keeps some digits of the data.
           parameters: for subclasses, their constructor's arguments.
           name: name of the layer.
 
         Raises:
-          ValueError: if a parameter has the wrong shape or is a constant with a NaN in it, or
+          ValueError: if a parameter has the wrong shape or is a constant that contains a NaN, or
             `corner` or `dilation` is none of the above.
-          InvalidArgumentError: if `forward` after `inverse` keeps fewer than two digits, with
-            `validate_args=True`, at the first call of either that has an image of that size.
+          InvalidArgumentError: if `validate_args=True` and `forward` after `inverse` would keep
+            fewer than two digits of images of this size. Both directions check it.
         """
         parameters = dict(locals()) if parameters is None else parameters
         if corner not in CORNERS:
@@ -123,15 +126,15 @@ class AutoregressiveConv(ParameterBijector):
           event_shape: `[H, W, C]` of the data side.
           seed: int, for the initial kernel, or None.
           dtype: of the parameters.
-          kernel_size: m, how far the layer sees, in taps, itself included.
+          kernel_size: m, how far a pixel sees in taps, itself included.
           corner: see the constructor.
           dilation: see the constructor.
           validate_args: see the constructor.
           name: name of the layer.
 
         Returns:
-          A layer with `tf.Variable`s: a kernel of independent N(0, 0.05^2 / m^2) entries, and a
-          `log_scale` of zeros.
+          A layer whose parameters are `tf.Variable`s: a kernel of independent N(0, 0.05^2 / m^2)
+          entries, and a `log_scale` of zeros.
         """
         channels = checks.event_channels(event_shape, cls.__name__)
         checks.check_positive_integer(kernel_size, "kernel_size", name)
@@ -145,7 +148,7 @@ class AutoregressiveConv(ParameterBijector):
         )
 
     def taps(self):
-        """The kernel as it is applied: its corner tap triangular, its diagonal in place."""
+        """The kernel as applied: the corner tap triangular, with its diagonal."""
         return triangular_kernel(
             tf.convert_to_tensor(self.kernel),
             None if self.log_scale is None else tf.convert_to_tensor(self.log_scale),
@@ -164,12 +167,12 @@ class AutoregressiveConv(ParameterBijector):
         return _base.num_pixels(y) * tf.reduce_sum(self.log_scale, -1)
 
     def _checked_taps(self, images):
-        """The taps; how much their inverse grows depends on the size of the images."""
+        """The taps, after a check of how much their inverse amplifies rounding errors."""
         checks.check_event(images, self.name, "[H, W, C]", self.kernel.shape[-1])
         taps = self.taps()
         if not self.validate_args:
             return taps
-        # With dilation, the largest of the interleaved images.
+        # Dilation interleaves images: this is the size of the largest.
         height, width = (-(-n // self.dilation) for n in tf.unstack(tf.shape(images)[-3:-1]))
         check = tf.debugging.assert_less(
             growth(taps, height, width, self.corner),

@@ -1,4 +1,4 @@
-"""Coupling over channels: each part is transformed given the parts before it."""
+"""Coupling over channels: transforms each part given the parts before it."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -18,20 +18,23 @@ Coupling = TypeVar("Coupling", bound="ChannelCoupling")
 
 
 class ChannelCoupling(ValueAndLogDetBijector):
-    """Splits the channels into k parts and transforms each given those before it.
+    """Splits the channels into k parts and transforms each part given those before it.
 
     With B_i = bijector_fn(network_i(x_1, ..., x_(i-1))) for the parts i = 2 ... k,
 
     ```none
-    inverse (data to latent):  z_1 = x_1,  z_i = B_i^-1(x_i)     all networks at once
-    forward (latent to data):  x_1 = z_1,  x_i = B_i(z_i)        part after part
+    inverse (data to latent):  z_1 = x_1,  z_i = B_i^-1(x_i)
+    forward (latent to data):  x_1 = z_1,  x_i = B_i(z_i)
     inverse_log_det_jacobian:  sum_i log|det dB_i^-1 / dx_i|
     ```
 
-    *Shapes*: events `[H, W, C]`, or `[N]` with `event_ndims=1`, of at least k channels. Where k
-    does not divide C, the first parts are one channel larger. Any batch dimensions.
+    `inverse` can evaluate all networks at once, `forward` goes part by part.
 
-    *Cost*: each network once for a value and its log-determinant together, in either direction.
+    *Shapes*: events `[H, W, C]`, or `[N]` with `event_ndims=1`, of at least k channels. If k does
+    not divide C, the first parts are one channel larger. Any batch dimensions.
+
+    *Cost*: in either direction, one evaluation of each network gives both the value and its
+    log-determinant.
 
     *Invertible* whenever the B_i are.
 
@@ -59,14 +62,14 @@ class ChannelCoupling(ValueAndLogDetBijector):
         parameters=None,
         name: str = "channel_coupling",
     ) -> None:
-        """Makes the layer from its networks.
+        """Makes the layer from its arguments, which become attributes.
 
         Args:
           networks: k - 1 callables, such as built Keras models. The i-th takes the first i parts,
             concatenated, with one batch dimension, and returns the parameters for the next part.
-            One with a second input takes the condition there, see `ConditionalChain`; a subclassed
-            Keras model with one says so by an attribute `condition_size`.
-          bijector_fn: takes what a network returned, and returns the bijector of a part.
+            A second input receives the condition, see `ConditionalChain`; a subclassed Keras model
+            with a second input needs an attribute `condition_size`.
+          bijector_fn: maps the output of a network to the bijector of a part.
           event_ndims: 3 for events `[H, W, C]`, 1 for `[N]`.
           validate_args: whether to check parameters at run time.
           parameters: for subclasses, their constructor's arguments.
@@ -81,7 +84,7 @@ class ChannelCoupling(ValueAndLogDetBijector):
             raise ValueError(f"{name}: needs at least one network; got none.")
         for network in networks:
             _calling.check_built(network, name)
-        # Keras layers are no tf.Modules: without this list their variables would not be found.
+        # Keras layers are not tf.Modules: this list lets tf.Module find their variables.
         self.networks = self._no_dependency(networks)
         self._network_variables = _calling.variables(networks)
         self.bijector_fn = bijector_fn
@@ -94,7 +97,7 @@ class ChannelCoupling(ValueAndLogDetBijector):
         )
 
     def __reduce__(self):
-        # Copied or pickled attribute by attribute, its variables would not be the networks'.
+        # A copy attribute by attribute would separate the variables from the networks.
         return _made_again, (type(self), self.parameters)
 
     @classmethod
@@ -218,14 +221,14 @@ class TrainableCoupling(ChannelCoupling):
         dropout: float = 0.0,
         **options: Any,
     ) -> Coupling:
-        """Makes a layer with networks of its own, the last layer of each of which is zero.
+        """Makes a layer with its own networks, each with a last layer of zeros.
 
         Args:
           event_shape: `[H, W, C]` or `[N]` of the data side.
           seed: int, for the networks, or None.
           dtype: of the networks.
-          condition_size: numbers in a condition, or number of classes (see `ConditionalChain`);
-            None for a layer without.
+          condition_size: how many numbers a condition has, or the number of classes (see
+            `ConditionalChain`); None for a layer without a condition.
           width: of the networks' hidden layers.
           dropout: rate of dropout after each of them while a Keras model trains.
           **options: further arguments of the constructor, such as `log_scale_bound`,
@@ -261,28 +264,28 @@ def _with_one_more(x):
 
 
 def bounded(h, bound):
-    """A network's output h, kept between -bound and bound: bound tanh(h / bound)."""
+    """bound tanh(h / bound): the output h of a network, limited to (-bound, bound)."""
     return bound * tf.tanh(h / bound)
 
 
 def part_sizes(channels, count):
-    """Sizes of `count` parts of so many channels, as even as can be, larger ones first."""
+    """Sizes of `count` parts of the channels, as equal as possible, the larger ones first."""
     return [channels // count + (i < channels % count) for i in range(count)]
 
 
 def make_networks(
     event_shape, layer, count, outputs, *, condition_size, width, dropout, seed, dtype
 ):
-    """The networks of a coupling of `count` parts, the last layer of each zero.
+    """Makes the networks of a coupling of `count` parts, each with a last layer of zeros.
 
     Args:
       event_shape: `[H, W, C]` (convolutional networks) or `[N]` (dense ones).
       layer: name of the layer, for errors.
       count: number of parts.
-      outputs: numbers that a network returns for each channel of its part.
-      condition_size: numbers in a condition, or None.
+      outputs: how many numbers a network returns for each channel of its part.
+      condition_size: how many numbers a condition has, or None.
       width: of the hidden layers.
-      dropout: rate of dropout behind the hidden layers.
+      dropout: rate of dropout after each hidden layer.
       seed: int or None.
       dtype: of the networks.
 

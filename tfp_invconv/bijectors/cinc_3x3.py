@@ -8,28 +8,29 @@ from tfp_invconv.bijectors.autoregressive_conv import AutoregressiveConv, initia
 
 
 class CInC3x3(AutoregressiveConv):
-    """Invertible 3 x 3 convolution: one, padded with two pixels on the top and on the left.
+    """Invertible 3 x 3 convolution, padded by two pixels at the top and at the left only.
 
     ```none
-    inverse (data to latent):  z[i, j] = sum_{a, b = 0..2} x[i - a, j - b] K[a, b]
+    inverse (data to latent):  z[i, j] = sum_{a, b = 0..2} x[i-a, j-b] K[a, b]
     forward (latent to data):  exact, row by row
-    inverse_log_det_jacobian:  H W sum_c log_scale[c], without `log_scale` exactly 0
+    inverse_log_det_jacobian:  H W sum_c log_scale[c], or 0 without `log_scale`
     ```
 
-    x being zero outside the image, and pixels row vectors of C channels. The corner tap K[0, 0]
-    is upper triangular, with the diagonal `exp(log_scale)` or ones. This is `AutoregressiveConv`
-    with three taps to the top left. As a model it needs layers that look elsewhere: a pixel sees
-    none of those below it and to its right.
+    where x is zero outside the image, and pixels are row vectors of C channels. The corner tap
+    K[0, 0] is upper triangular, with the diagonal `exp(log_scale)` or ones. The layer is an
+    `AutoregressiveConv` with three taps to the top left. A pixel sees none of the pixels below it
+    and to its right, so a model also needs layers that see in other directions.
 
     *Shapes*: events `[H, W, C]`, any H and W; any batch dimensions. A batch of kernels is a batch
     of bijectors.
 
     *Cost*: `inverse` is one padded 3 x 3 convolution; see `AutoregressiveConv` for `forward`.
 
-    *Invertible* for all values of the parameters. The convolution is so if and only if no entry
-    on the diagonal of its corner tap is zero: its matrix is triangular, with that diagonal at each
-    pixel. Of the kernel, 9 C^2 - C (C + 1) / 2 entries are used, those below and on that diagonal
-    being masked; `log_scale` adds C to them, which makes the poster's 9 C^2 - C (C - 1) / 2.
+    *Invertible* for all values of the parameters. A convolution padded like this is invertible if
+    and only if no entry on the diagonal of its corner tap is zero: its matrix is triangular, with
+    this diagonal at each pixel. The kernel has 9 C^2 - C (C + 1) / 2 entries that are used; those
+    on and below the diagonal are masked. With the C entries of `log_scale` they are the poster's
+    9 C^2 - C (C - 1) / 2.
 
     #### Examples
 
@@ -57,28 +58,29 @@ class CInC3x3(AutoregressiveConv):
         validate_args: bool = False,
         name: str = "cinc_3x3",
     ) -> None:
-        """Makes the layer from its parameters; see `trainable` for a ready one.
+        """Makes the layer from its arguments, which become attributes; see also `trainable`.
 
         Args:
           kernel: float tensor `[..., 3, 3, C, C]`, tap K[a, b] at `kernel[..., a, b, :, :]`, from
             input to output channels.
           log_scale: float tensor `[..., C]`, the logarithm of the corner tap's diagonal. None
-            for ones: the log-determinant is zero then.
-          validate_args: whether to check at run time that rounding leaves some digits of the data.
+            for ones, so that the log-determinant is zero.
+          validate_args: whether to check at run time that rounding keeps some digits of the data.
           name: name of the layer.
 
         Raises:
-          ValueError: if a parameter has the wrong shape or is a constant with a NaN in it.
-          InvalidArgumentError: if `forward` after `inverse` keeps fewer than two digits, with
-            `validate_args=True`, at the first call of either that has an image of that size.
+          ValueError: if a parameter has the wrong shape or is a constant that contains a NaN.
+          InvalidArgumentError: if `validate_args=True` and `forward` after `inverse` would keep
+            fewer than two digits of images of this size. Both directions check it.
         """
         parameters = dict(locals())
         super().__init__(
             kernel, log_scale, validate_args=validate_args, parameters=parameters, name=name
         )
 
+    # Size, corner and dilation are fixed, so that they are no options here.
     @classmethod
-    def trainable(
+    def trainable(  # type: ignore[override]
         cls,
         event_shape: Shape,
         *,
@@ -94,13 +96,13 @@ class CInC3x3(AutoregressiveConv):
           event_shape: `[H, W, C]` of the data side.
           seed: int, for the initial kernel, or None.
           dtype: of the parameters.
-          with_log_scale: whether the corner tap's diagonal is learned too, rather than ones.
+          with_log_scale: whether to learn the corner tap's diagonal instead of fixing it at ones.
           validate_args: see the constructor.
           name: name of the layer.
 
         Returns:
-          A layer with `tf.Variable`s: a kernel of independent N(0, (0.05 / 3)^2) entries, and
-          `log_scale`, if any, of zeros.
+          A layer whose parameters are `tf.Variable`s: a kernel of independent N(0, (0.05 / 3)^2)
+          entries, and a `log_scale`, if any, of zeros.
         """
         channels = checks.event_channels(event_shape, cls.__name__)
         log_scale = tf.Variable(tf.zeros([channels], dtype), name="log_scale")

@@ -17,13 +17,13 @@ from tfp_invconv.networks._building import variable_dtype
 
 tfb = tfp.bijectors
 
-# The products of the m responses, and of the m scales, stay between exp(-1/2) and exp(1/2). For
-# large inputs a scale is an exponent: with bounds of exp(1), trainings on the digits diverged at
-# single outliers, or in the first steps at learning rates above 0.001. With these none did.
+# Keeps the products of the m responses and of the m scales between exp(-1/2) and exp(1/2). For
+# large inputs a scale acts as an exponent. With bounds of exp(1), training on the digits diverged
+# at single outliers, or in the first steps at learning rates above 0.001. With these it never did.
 _LARGEST_LOG = 0.5
 
-# Gates that are straight up to about 10. With alpha = 1, trainings on images were slower, and
-# their samples had outliers of 10^5 times the range of the data.
+# Makes gates that are almost linear up to about 10. With alpha = 1, training on images was slower,
+# and samples had outliers of 10^5 times the range of the data.
 _INITIAL_ALPHA = 0.1
 
 
@@ -34,18 +34,21 @@ class ConvolutionCoupling(ChannelCoupling):
     symmetric convolution `*` along the axes of an image, or of a vector,
 
     ```none
-    inverse (data to latent):  z_1 = x_1,  z_2 = (F_m o ... o F_1)(x_2) + t(x_1)
-                               F_i(u) = g_alpha'_i(s_i(x_1) f_alpha_i(w_i(x_1) * u))
-    forward (latent to data):  x_1 = z_1,  x_2 = (F_1^-1 o ... o F_m^-1)(z_2 - t(z_1))
-                               F_i^-1(v) = w_i(z_1)^-1 * g_alpha_i(f_alpha'_i(v) / s_i(z_1))
-    inverse_log_det_jacobian:  that of the 4 m layers: see `DCTSymmetricConv` and `SLogGate`
+    inverse (data to latent):
+        z_1 = x_1,  z_2 = (F_m o ... o F_1)(x_2) + t(x_1)
+        F_i(u) = g_alpha'_i(s_i(x_1) f_alpha_i(w_i(x_1) * u))
+    forward (latent to data):
+        x_1 = z_1,  x_2 = (F_1^-1 o ... o F_m^-1)(z_2 - t(z_1))
+        F_i^-1(v) = w_i(z_1)^-1 * g_alpha_i(f_alpha'_i(v) / s_i(z_1))
+    inverse_log_det_jacobian:
+        the sum over the 4 m layers, see `DCTSymmetricConv` and `SLogGate`
     ```
 
-    The filters w_i are given by their frequency responses, as large as the half they apply to:
-    log w_i = b tanh(h / b) with b = 1 / (2 m) for an output h of the network, and so is log s_i.
+    The network returns the filters w_i as frequency responses, as large as the half they apply to.
+    For an output h it is log w_i = b tanh(h / b) with b = 1 / (2 m), and likewise for log s_i.
     Without these bounds an outlier in the data could send the latents to infinity. Each alpha_i
-    and alpha'_i is one number, a parameter of the layer and not of x_1. Where the network returns
-    zeros and alpha_i = alpha'_i, the layer is the identity.
+    and alpha'_i is one number, a parameter of the layer that does not depend on x_1. If the network
+    returns zeros and alpha_i = alpha'_i, the layer is the identity.
 
     *Shapes*, *cost*: see `ChannelCoupling`, with two parts, any number of channels from two on.
 
@@ -75,23 +78,23 @@ class ConvolutionCoupling(ChannelCoupling):
         validate_args: bool = False,
         name: str = "convolution_coupling",
     ) -> None:
-        """Makes the layer from its network; see `trainable` for a ready one.
+        """Makes the layer from its arguments, which become attributes; see also `trainable`.
 
         Args:
           network: callable, such as a built Keras model, from the first half of the channels
             to 2 m + 1 times as many as the second half has: w_1, s_1, ..., w_m, s_m, before the
             tanh, and t.
-          num_filters: m, a positive int.
+          num_filters: m, a positive int, the number of convolutional flows F_i.
           log_alpha: float tensor `[m, 2]`, the logarithms of alpha_i and alpha'_i. None for
-            gates that all have alpha = 0.1.
+            alpha = 0.1 in all gates.
           event_ndims: 3 for events `[H, W, C]`, 1 for `[N]`.
           validate_args: whether to check at run time that no gate overflows.
           name: name of the layer.
 
         Raises:
-          ValueError: if a Keras network is not built, `num_filters` is no positive int, or
-            `log_alpha` has the wrong shape or is a constant with a NaN in it.
-          InvalidArgumentError: if a gate overflows, with `validate_args=True`.
+          ValueError: if a Keras network is not built, `num_filters` is not a positive int, or
+            `log_alpha` has the wrong shape or is a constant that contains a NaN.
+          InvalidArgumentError: if `validate_args=True` and a gate overflows.
         """
         parameters = dict(locals())
         checks.check_positive_integer(num_filters, "num_filters", name)
@@ -130,23 +133,23 @@ class ConvolutionCoupling(ChannelCoupling):
         validate_args: bool = False,
         name: str = "convolution_coupling",
     ) -> "ConvolutionCoupling":
-        """Makes a layer with a network of its own, which starts as the identity.
+        """Makes a layer with its own network, which starts as the identity.
 
         Args:
           event_shape: `[H, W, C]` or `[N]` of the data side.
           seed: int, for the network, or None.
           dtype: of the network and of `log_alpha`.
           num_filters: m, see the constructor.
-          condition_size: numbers in a condition, or number of classes (see `ConditionalChain`);
-            None for a layer without.
+          condition_size: how many numbers a condition has, or the number of classes (see
+            `ConditionalChain`); None for a layer without a condition.
           width: of the network's hidden layers.
-          dropout: rate of dropout behind them while a Keras model trains.
+          dropout: rate of dropout after each of them while a Keras model trains.
           validate_args: see the constructor.
           name: name of the layer.
 
         Returns:
-          A layer with a network whose last layer is zero, and a `tf.Variable` `log_alpha`, in which
-          each alpha is 0.1.
+          A layer with a network whose last layer is zero. Its `log_alpha` is a `tf.Variable`, each
+          alpha being 0.1.
         """
         checks.check_positive_integer(num_filters, "num_filters", name)
         (network,) = make_networks(

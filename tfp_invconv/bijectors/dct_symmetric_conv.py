@@ -14,7 +14,7 @@ from tfp_invconv.ops.symmetric_conv import dct1, symmetric_conv
 
 
 class DCTSymmetricConv(ParameterBijector):
-    """Depthwise symmetric convolution: every channel with a filter of its own, as long as it.
+    """Depthwise symmetric convolution: each channel has its own filter, as large as the image.
 
     With the DCT of type one along `axes`, one after the other,
 
@@ -24,17 +24,18 @@ class DCTSymmetricConv(ParameterBijector):
     inverse_log_det_jacobian:  sum log_response
     ```
 
-    It is the circular convolution of x and the filter w after both are extended evenly, by
-    x[2 (N - 1) - n] = x[n]: of period 2 (N - 1) and without a jump at the border. The response is
-    the DCT of w. It is positive, so that the filters are those which change continuously
-    into the identity; those whose response is negative at some frequencies are left out.
+    This is the circular convolution of x with the filter w after both are extended evenly by
+    x[2 (N - 1) - n] = x[n], with period 2 (N - 1) and no jump at the border. The response is the
+    DCT of w. It is always positive, so filters whose response is negative at some frequency are
+    excluded; the rest can change continuously into the identity.
 
     *Shapes*: events `[H, W, C]` with `axes=(-3, -2)`, `[N]` with `axes=(-1,)`, or any event and
     any of its axes; any batch dimensions. A batch of responses is a batch of bijectors: each
     image can have its own filter.
 
-    *Cost*: the same in both directions: two DCTs along each axis, by a product with the N x N
-    matrix up to 512 points and by an FFT beyond. The log-determinant does not look at the input.
+    *Cost*: the same in both directions: two DCTs along each axis, computed by a product with the
+    N x N matrix up to 512 points and by an FFT beyond. The log-determinant does not depend on the
+    input.
 
     *Invertible* for all values of the parameters.
 
@@ -66,19 +67,21 @@ class DCTSymmetricConv(ParameterBijector):
         validate_args: bool = False,
         name: str = "dct_symmetric_conv",
     ) -> None:
-        """Makes the layer from its frequency response; see `trainable` and `from_kernel`.
+        """Makes the layer from its arguments, which become attributes.
+
+        See also `trainable` and `from_kernel`.
 
         Args:
           log_response: float tensor `[..., H, W, C]`, or `[..., N]` with `axes=(-1,)`: the
             logarithm of the DCT of each filter.
-          axes: negative ints, the axes of the convolution. Events reach from the first of them on.
+          axes: negative ints, the axes of the convolution. The leftmost is the first of an event.
           validate_args: whether to check at run time that the response is positive and finite.
           name: name of the layer.
 
         Raises:
-          ValueError: if `log_response` has the wrong shape or is a constant with a NaN in it, or
+          ValueError: if `log_response` has the wrong shape or is a constant that contains a NaN, or
             `axes` are not different negative ints.
-          InvalidArgumentError: if `log_response` is not finite, with `validate_args=True`.
+          InvalidArgumentError: if `validate_args=True` and `log_response` is not finite.
         """
         parameters = dict(locals())
         _check_axes(axes, name)
@@ -106,13 +109,13 @@ class DCTSymmetricConv(ParameterBijector):
           event_shape: `[H, W, C]` or `[N]` of the data side; with `axes`, any that has these axes.
           seed: int, for the initial response, or None.
           dtype: of the parameters.
-          axes: see the constructor; None for both axes of an image, or the one of a vector. Axes to
-            the left of the first of them share the filters: with `(-2,)`, all rows of an image do.
+          axes: see the constructor; None for both axes of an image, or the one of a vector. Axes
+            further left share the filters: with `axes=(-2,)` all rows of an image do.
           validate_args: see the constructor.
           name: name of the layer.
 
         Returns:
-          A layer with a `tf.Variable`: `log_response` of independent N(0, 0.05^2) entries.
+          A layer whose `log_response` is a `tf.Variable` of independent N(0, 0.05^2) entries.
         """
         if axes is None:
             axes = _event_axes(event_shape, name)
@@ -143,8 +146,8 @@ class DCTSymmetricConv(ParameterBijector):
 
         Args:
           kernel: float tensor `[..., h, w, C]` or, for vectors, `[..., n]`: one half of each even
-            filter, at `kernel[0]` the tap of the pixel itself and at `kernel[a]` that of its
-            neighbours at the distance a on both sides. A `tf.Variable` can be trained.
+            filter. `kernel[0]` is the tap of the pixel itself, `kernel[a]` that of both its
+            neighbours at the distance a. A `tf.Variable` is trainable.
           event_shape: `[H, W, C]` or `[N]` of the data side, not smaller than the kernel.
           validate_args: whether to check at run time that the response is positive.
           name: name of the layer.
@@ -153,9 +156,9 @@ class DCTSymmetricConv(ParameterBijector):
           A layer whose `log_response` is the logarithm of the DCT of the kernel, padded by zeros.
 
         Raises:
-          ValueError: if the kernel does not fit, or it is a constant whose response is not
-            positive at each frequency.
-          InvalidArgumentError: if the response is not positive, with `validate_args=True`.
+          ValueError: if the kernel does not fit, or is a constant whose response is not positive at
+            every frequency.
+          InvalidArgumentError: if `validate_args=True` and the response is not positive.
         """
         axes = _event_axes(event_shape, name)
         kernel = _base.as_parameter(kernel, _base.common_dtype(kernel), "kernel", name)
@@ -235,7 +238,7 @@ def _event_axes(event_shape, layer):
 
 
 def _response(kernel, event_shape, axes):
-    """The DCT along the axes of a kernel that is padded to the event shape with zeros."""
+    """The DCT along the axes of a kernel, padded with zeros to the event shape."""
     kernel = tf.convert_to_tensor(kernel)
     rank = len(event_shape)
     paddings = [

@@ -1,4 +1,4 @@
-"""The emerging convolution: two autoregressive ones that together see in all directions."""
+"""The emerging convolution: two autoregressive convolutions that see in all directions."""
 
 import tensorflow as tf
 
@@ -10,23 +10,24 @@ from tfp_invconv.bijectors.autoregressive_conv import AutoregressiveConv, initia
 
 
 class EmergingConv(ParameterBijector):
-    """Invertible convolution with the receptive field of a k x k one.
+    """Invertible convolution with the receptive field of a k x k convolution.
 
     Two quadrant convolutions with opposite corners and opposite channel order, k = 2 m - 1:
 
     ```none
-    inverse (data to latent):  z = K2 * (K1 * x)       K1 sees up and left, K2 down and right
-    forward (latent to data):  x = K1^-1 (K2^-1 z)     exact, row by row
+    inverse (data to latent):  z = K2 * (K1 * x)
+    forward (latent to data):  x = K1^-1 (K2^-1 z), exact, row by row
     inverse_log_det_jacobian:  H W sum_c (log_scale_1[c] + log_scale_2[c])
     ```
 
-    Away from the border it is one k x k convolution with the kernel K1 convolved with K2.
+    K1 sees up and to the left, K2 down and to the right. Away from the border the layer is a k x k
+    convolution, its kernel being K1 convolved with K2.
 
     *Shapes*: events `[H, W, C]`, any H and W; any batch dimensions. A batch of kernels is a batch
     of bijectors.
 
-    *Cost*: `inverse` is two padded m x m convolutions, fewer multiplications than a k x k one
-    for k up to 7. `forward` is two solves of H steps each; see `AutoregressiveConv`.
+    *Cost*: `inverse` is two padded m x m convolutions; up to k = 7 they take fewer multiplications
+    than one k x k convolution. `forward` is two solves of H steps each; see `AutoregressiveConv`.
 
     *Invertible* for all values of the parameters; see `AutoregressiveConv`.
 
@@ -64,24 +65,26 @@ class EmergingConv(ParameterBijector):
         validate_args: bool = False,
         name: str = "emerging_conv",
     ) -> None:
-        """Makes the layer from its parameters; see `trainable` for a ready one.
+        """Makes the layer from its arguments, which become attributes; see also `trainable`.
 
         Args:
           kernel_1: float tensor `[..., m, m, C, C]`, the taps that see up and to the left.
-          kernel_2: float tensor `[..., m, m, C, C]`, the taps that see down and to the right.
-          log_scale_1: float tensor `[..., C]`, the logarithm of the first corner tap's diagonal,
-            or None for ones.
-          log_scale_2: float tensor `[..., C]`, of the second one's, or None for ones.
+          kernel_2: float tensor `[..., n, n, C, C]`, the taps that see down and to the right;
+            n = m in the paper.
+          log_scale_1: float tensor `[..., C]`, the logarithm of the diagonal of K1's corner tap, or
+            None for ones.
+          log_scale_2: float tensor `[..., C]`, the logarithm of the diagonal of K2's corner tap, or
+            None for ones.
           dilation: positive int, the distance between taps in pixels.
-          validate_args: whether to check at run time that rounding leaves some digits of the data.
+          validate_args: whether to check at run time that rounding keeps some digits of the data.
           name: name of the layer.
 
         Raises:
-          ValueError: if a parameter has the wrong shape or is a constant with a NaN in it, or
+          ValueError: if a parameter has the wrong shape or is a constant that contains a NaN, or
             `dilation` is not a positive integer.
-          InvalidArgumentError: if `forward` after `inverse` of one of the two kernels keeps fewer
-            than two digits, with `validate_args=True`, at the first call of either that has an
-            image of that size.
+          InvalidArgumentError: if `validate_args=True` and `forward` after `inverse` of one of the
+            two kernels would keep fewer than two digits of images of this size. Both directions
+            check it.
         """
         parameters = dict(locals())
         self.dilation = dilation
@@ -122,8 +125,8 @@ class EmergingConv(ParameterBijector):
           name: name of the layer.
 
         Returns:
-          A layer with `tf.Variable`s: kernels of independent N(0, 0.05^2 / m^2) entries, and
-          log scales of zeros.
+          A layer whose parameters are `tf.Variable`s: kernels of independent N(0, 0.05^2 / m^2)
+          entries with m = (k + 1) / 2, and log scales of zeros.
 
         Raises:
           ValueError: if `kernel_size` is not odd.

@@ -1,4 +1,4 @@
-"""The 1 x 1 convolution by a QR decomposition with Householder reflections."""
+"""The 1 x 1 convolution, parameterised by a QR decomposition with Householder reflections."""
 
 import tensorflow as tf
 
@@ -18,17 +18,17 @@ class HouseholderQR1x1(ParameterBijector):
     inverse_log_det_jacobian:  H W sum_c log_scale[c]
     ```
 
-    Q is the product of the n Householder reflections I - 2 v v^T / v^T v, and R the strict upper
+    Q is the product of the n Householder reflections I - 2 v v^T / v^T v. R is the strict upper
     triangle of `upper` with the diagonal `exp(log_scale)`. With n = C reflections W can become
-    any matrix of positive |det| up to the signs of its columns.
+    any invertible matrix, up to the signs of its columns.
 
     *Shapes*: events `[H, W, C]`, any H and W; any batch dimensions. A batch of parameters is a
     batch of bijectors.
 
-    *Cost*: one product with a C x C matrix for each pixel in both directions, and once for the
-    batch O(n^2 C + C^2 n) for Q, in the compact WY form: no loop over reflections.
+    *Cost*: in both directions, one product with a C x C matrix for each pixel. Q costs
+    O(n^2 C + C^2 n) once for the batch; the compact WY form needs no loop over reflections.
 
-    *Invertible* for all values of the parameters but a reflection of exactly zero.
+    *Invertible* for all values of the parameters, unless a reflection is exactly zero.
 
     #### Examples
 
@@ -58,18 +58,18 @@ class HouseholderQR1x1(ParameterBijector):
         validate_args: bool = False,
         name: str = "householder_qr_1x1",
     ) -> None:
-        """Makes the layer from its parameters; see `trainable` for a ready one.
+        """Makes the layer from its arguments, which become attributes; see also `trainable`.
 
         Args:
-          reflections: float tensor `[..., n, C]`, n <= C vectors, none of them zero.
-          upper: float tensor `[..., C, C]`, of which the strict upper triangle is used.
+          reflections: float tensor `[..., n, C]`, the vectors v: n <= C, none of them zero.
+          upper: float tensor `[..., C, C]`; its strict upper triangle is that of R.
           log_scale: float tensor `[..., C]`, the logarithm of R's diagonal.
           validate_args: whether to check at run time that no reflection is zero.
           name: name of the layer.
 
         Raises:
-          ValueError: if a parameter has the wrong shape or is a constant with a NaN in it.
-          InvalidArgumentError: if a reflection is zero, with `validate_args=True`.
+          ValueError: if a parameter has the wrong shape or is a constant that contains a NaN.
+          InvalidArgumentError: if `validate_args=True` and a reflection is zero.
         """
         parameters = dict(locals())
         super().__init__(parameters, is_constant_jacobian=True)
@@ -102,7 +102,8 @@ class HouseholderQR1x1(ParameterBijector):
           name: name of the layer.
 
         Returns:
-          A layer with `tf.Variable`s: normal reflections, `upper` and `log_scale` zero.
+          A layer whose parameters are `tf.Variable`s: reflections from a standard normal; `upper`
+          and `log_scale` zero.
         """
         channels = checks.event_channels(event_shape, name)
         count = channels if num_reflections is None else num_reflections

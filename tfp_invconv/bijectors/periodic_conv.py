@@ -20,15 +20,17 @@ class PeriodicConv(ParameterBijector):
     """Invertible convolution of images that wrap around at their borders.
 
     ```none
-    inverse (data to latent):  z[i, j] = sum_{a, b = 0..k-1} x[(i - a') mod H, (j - b') mod W]
-                                                                                     K[a, b]
-    forward (latent to data):  x^(u, v) = z^(u, v) W(u, v)^-1
-    inverse_log_det_jacobian:  sum_{u = 0..H-1, v = 0..W-1} log |det W(u, v)|
+    inverse (data to latent):
+        z[i, j] = sum_{a, b = 0..k-1} x[(i - a') mod H, (j - b') mod W] K[a, b]
+    forward (latent to data):
+        x^(u, v) = z^(u, v) W(u, v)^-1
+    inverse_log_det_jacobian:
+        sum_{u = 0..H-1, v = 0..W-1} log |det W(u, v)|
     ```
 
-    the k x k taps lying about the pixel itself, a' = a - (k - 1) // 2, pixels being row vectors of
-    C channels, x^ the discrete Fourier transform of x, and W(u, v) the C x C matrix
-    sum_{a, b} K[a, b] exp(-2 pi i (u a' / H + v b' / W)) of each frequency.
+    The k x k taps are centred on the pixel itself: a' = a - (k - 1) // 2, and likewise b'. Pixels
+    are row vectors of C channels, x^ is the discrete Fourier transform of x, and each frequency has
+    the C x C matrix W(u, v) = sum_{a, b} K[a, b] exp(-2 pi i (u a' / H + v b' / W)).
 
     With `exponential=True` the convolution is the exponential of that one:
 
@@ -38,28 +40,28 @@ class PeriodicConv(ParameterBijector):
     inverse_log_det_jacobian:  H W trace(T)
     ```
 
-    with exp the matrix exponential and T the tap of the pixel itself, a' = b' = 0; if the kernel is
-    larger than the image, the sum of all taps with a' mod H = b' mod W = 0. Every pixel then sees
-    all others, the farther the less.
+    where exp is the matrix exponential and T the tap of the pixel itself, a' = b' = 0. If the
+    kernel is larger than the image, T is the sum of all taps with a' mod H = b' mod W = 0. Every
+    pixel then sees all others, the nearer ones more strongly.
 
     An even kernel sees one pixel more upwards and to the left than down and to the right. Rolling
     the input by some pixels rolls the output by as many.
 
-    *Shapes*: events `[H, W, C]`, any H and W, smaller than the kernel too; any batch dimensions. A
+    *Shapes*: events `[H, W, C]`, any H and W, even smaller than the kernel; any batch dimensions. A
     batch of kernels is a batch of bijectors.
 
-    *Cost*: `inverse` is one k x k convolution, or, for a large kernel on a small image, a product
-    in the frequency domain. `forward` is such a product, O(H + W + C) for each number. Once for
-    the batch, both `forward` and the log-determinant decompose the matrices W(u, v) of half the
-    frequencies: O(H W C^3). With `exponential=True` nothing is decomposed and both directions cost
-    the same, a product in the frequency domain and, once for the batch, 4 + max(0, log2(n))
-    products of the matrices, n being about the largest norm of a W(u, v) (ten times that in
-    float64); the log-determinant is O(k^2 C).
+    *Cost*: `inverse` is one k x k convolution or, for a large kernel on a small image, a product
+    in the frequency domain. `forward` is such a product, O(H + W + C) for each number. Both
+    `forward` and the log-determinant decompose the matrices W(u, v) of half the frequencies once
+    for the batch: O(H W C^3). With `exponential=True` nothing is decomposed, and both directions
+    cost the same: a product in the frequency domain and, once for the batch, 4 + max(0, log2(n))
+    products of the matrices, where n is about the largest norm of a W(u, v) (ten times that in
+    float64). The log-determinant is then O(k^2 C).
 
-    *Invertible* unless some W(u, v) is singular. Nothing forbids that, but the log-determinant
-    tends to minus infinity there; `trainable` starts far from it. With `exponential=True`
-    *invertible for all values* of the kernel; large ones cost accuracy, the condition number of
-    exp(W) being up to exp(2 n).
+    *Invertible* unless some W(u, v) is singular. Nothing rules this out, but the log-determinant
+    tends to minus infinity there, and `trainable` starts far from it. With `exponential=True`
+    *invertible for all values* of the kernel. Large values cost accuracy: the condition number of
+    exp(W) can reach exp(2 n).
 
     #### Examples
 
@@ -93,21 +95,21 @@ class PeriodicConv(ParameterBijector):
         validate_args: bool = False,
         name: str = "periodic_conv",
     ) -> None:
-        """Makes the layer from its kernel; see `trainable` for a ready one.
+        """Makes the layer from its arguments, which become attributes; see also `trainable`.
 
         Args:
           kernel: float tensor `[..., k, k, C, C]`, tap K[a, b] at `kernel[..., a, b, :, :]`, from
             input to output channels.
           exponential: bool, whether to convolve with the exponential of the kernel.
-          validate_args: whether to check at run time that the convolution is invertible; the
-            exponential always is, and nothing is checked.
+          validate_args: whether to check at run time that the convolution is invertible. The
+            exponential always is, and is not checked.
           name: name of the layer.
 
         Raises:
-          ValueError: if the kernel has the wrong shape or is a constant with a NaN in it, or
+          ValueError: if the kernel has the wrong shape or is a constant that contains a NaN, or
             `exponential` is not a bool.
-          InvalidArgumentError: if a W(u, v) is singular to working precision, with
-            `validate_args=True`, at the first call that has an image of that size.
+          InvalidArgumentError: if `validate_args=True` and a W(u, v) is singular to working
+            precision for images of this size. Every call checks it.
         """
         parameters = dict(locals())
         if not isinstance(exponential, bool):
@@ -139,15 +141,15 @@ class PeriodicConv(ParameterBijector):
           name: name of the layer.
 
         Returns:
-          A layer with a `tf.Variable`: independent N(0, 0.05^2 / (k^2 C)) entries, and a random
-          orthogonal matrix added to the tap of the pixel itself. With `exponential=True` no matrix
-          is added, and the layer starts near the identity: to mix channels from the start, put
-          `HouseholderQR1x1` beside it.
+          A layer whose kernel is a `tf.Variable`: independent N(0, 0.05^2 / (k^2 C)) entries, and
+          a random orthogonal matrix added to the tap of the pixel itself. With `exponential=True`
+          no matrix is added, and the layer starts near the identity. To mix channels from the
+          start, combine it with `HouseholderQR1x1`.
         """
         channels = checks.event_channels(event_shape, cls.__name__)
         checks.check_positive_integer(kernel_size, "kernel_size", name)
         rng = seeds.generator(seed)
-        # So scaled, the noise changes no singular value of any W(u, v) by more than about 0.15.
+        # At this scale the noise changes no singular value of a W(u, v) by more than about 0.15.
         scale = 0.05 / (kernel_size * np.sqrt(channels))
         kernel = rng.normal(scale=scale, size=[kernel_size, kernel_size, channels, channels])
         if not exponential:
@@ -178,7 +180,7 @@ class PeriodicConv(ParameterBijector):
         return log_det(self._checked_kernel(y), height, width)
 
     def _checked_kernel(self, images):
-        """The kernel; whether it is singular depends on the size of the images."""
+        """The kernel, after a check that no W(u, v) for this size of images is singular."""
         checks.check_event(images, self.name, "[H, W, C]", self.kernel.shape[-1])
         kernel = tf.convert_to_tensor(self.kernel)
         if self.exponential or not self.validate_args:

@@ -9,21 +9,23 @@ from tfp_invconv.bijectors.channel_coupling import TrainableCoupling
 
 
 class QuadCoupling(TrainableCoupling):
-    """Splits the channels into four parts; shifts and scales each given those before it.
+    """Splits the channels into four parts; shifts and scales each part given those before it.
 
-    With (t_i, h_i) = network_i(x_1, ..., x_(i-1)) and log s_i = b tanh(h_i / b), for i = 2, 3, 4,
-    b being `log_scale_bound`,
+    With (t_i, h_i) = network_i(x_1, ..., x_(i-1)), log s_i = b tanh(h_i / b) and
+    b = `log_scale_bound`, for i = 2, 3, 4,
 
     ```none
-    inverse (data to latent):  z_1 = x_1,  z_i = (x_i + t_i) s_i      three networks at once
-    forward (latent to data):  x_1 = z_1,  x_i = z_i / s_i - t_i      part after part
+    inverse (data to latent):  z_1 = x_1,  z_i = (x_i + t_i) s_i
+    forward (latent to data):  x_1 = z_1,  x_i = z_i / s_i - t_i
     inverse_log_det_jacobian:  sum_i sum log s_i
     ```
 
+    `inverse` can evaluate the three networks at once, `forward` goes part by part.
+
     *Shapes*, *cost*: see `ChannelCoupling`, with four parts; at least four channels.
 
-    *Invertible* for all values of the parameters: the s_i are positive. Why they have a bound is
-    told in `AffineCoupling`. A new layer is the identity.
+    *Invertible* for all values of the parameters: the s_i are positive. `AffineCoupling` explains
+    why they have a bound. A new layer is the identity.
 
     #### Examples
 
@@ -49,7 +51,7 @@ class QuadCoupling(TrainableCoupling):
         validate_args: bool = False,
         name: str = "quad_coupling",
     ) -> None:
-        """Makes the layer from its networks; see `trainable` for a ready one.
+        """Makes the layer from its arguments, which become attributes; see also `trainable`.
 
         Args:
           networks: three callables, such as built Keras models; the i-th from the channels of the

@@ -11,8 +11,8 @@ from tfp_invconv.bijectors._base import ParameterBijector
 
 tfb = tfp.bijectors
 
-# Below it the ratios come from their series: of 1e-16 relative error there, and their derivatives
-# would lose about 1 / u units in the last place by cancellation.
+# Below this u the ratios come from their series, whose relative error is 1e-16. The derivatives of
+# the closed forms would lose about 1 / u units in the last place by cancellation.
 _SERIES_BELOW = 0.03
 
 
@@ -28,21 +28,21 @@ class SLogGate(ParameterBijector):
     forward_log_det_jacobian:  alpha |z|, elementwise
     ```
 
-    As alpha goes to zero it becomes the identity. `tfb.Invert` makes the expanding gate g of it.
+    As alpha goes to zero, f becomes the identity. `tfb.Invert` of the layer expands: it is g.
 
-    With a `threshold` b, numbers between -b and b stay as they are, and of those beyond the gate
-    bends the excess: for |x| > b the formulas hold with |x| - b, |z| - b and a term of b added.
-    Inverted, as the last step of sampling, it keeps samples near a range that the data never leave
-    and changes no density within it: `glow` does so with pixels.
+    With a `threshold` b, numbers between -b and b stay as they are, and the gate bends only the
+    excess of the others: for |x| > b the formulas hold with |x| - b, |z| - b and a term of b added.
+    As the last step of sampling, inverted, it keeps samples near a range that the data never leave
+    without changing the density within it. `glow` uses it like this for pixels.
 
     *Shapes*: any; the parameters broadcast against the input.
 
-    *Cost*: one logarithm or exponential a number and a polynomial of degree four.
+    *Cost*: one logarithm or exponential and a polynomial of degree four for each number.
 
     *Invertible* for all values of the parameters. f and g, their log-determinants and all
-    gradients are exact to rounding at and near zero, also where alpha underflows to zero.
+    gradients are exact to rounding at and near zero, even where alpha underflows to zero.
     `forward` is infinite where alpha |z| exceeds the logarithm of the largest float (88 in
-    float32), an InvalidArgumentError with `validate_args=True`.
+    float32); with `validate_args=True` it then raises an InvalidArgumentError.
 
     #### Examples
 
@@ -67,18 +67,19 @@ class SLogGate(ParameterBijector):
         validate_args: bool = False,
         name: str = "s_log_gate",
     ) -> None:
-        """Makes the layer from its parameters; see `trainable` for a ready one.
+        """Makes the layer from its arguments, which become attributes; see also `trainable`.
 
         Args:
-          log_alpha: float tensor that broadcasts against the input.
-          threshold: b, a float tensor of numbers of at least zero, likewise; None for zero.
+          log_alpha: float tensor that broadcasts against the input, the logarithm of alpha: how
+            strongly the gate bends.
+          threshold: b >= 0, a float tensor that broadcasts against the input; None for zero.
           validate_args: whether to check at run time that `forward` does not overflow.
           name: name of the layer.
 
         Raises:
-          ValueError: if a parameter is a constant with a NaN or an infinity in it, or `threshold`
-            one with a negative number.
-          InvalidArgumentError: if `forward` is not finite, with `validate_args=True`.
+          ValueError: if a parameter is a constant that contains a NaN or an infinity, or
+            `threshold` is a constant that contains a negative number.
+          InvalidArgumentError: if `validate_args=True` and `forward` is not finite.
         """
         parameters = dict(locals())
         super().__init__(parameters)
@@ -98,7 +99,7 @@ class SLogGate(ParameterBijector):
         validate_args: bool = False,
         name: str = "s_log_gate",
     ) -> "SLogGate":
-        """Makes a trainable gate with one alpha for all numbers, as the paper has it.
+        """Makes a trainable gate with one alpha for all numbers, as in the paper.
 
         Args:
           event_shape: `[H, W, C]` or `[N]` of the data side.
@@ -109,7 +110,7 @@ class SLogGate(ParameterBijector):
           name: name of the layer.
 
         Returns:
-          A layer with a scalar `tf.Variable` of alpha = 1.
+          A layer whose `log_alpha` is a scalar `tf.Variable`, with alpha = 1.
         """
         checks.event_channels(event_shape, name, ranks=(1, 3))
         return cls(
@@ -151,7 +152,7 @@ class SLogGate(ParameterBijector):
         """The part of each number up to the threshold, and the excess, which has its sign."""
         if self.threshold is None:
             return 0.0, x
-        # Not tf.clip_by_value, which refuses a batch of thresholds for one x.
+        # tf.clip_by_value raises an error for a batch of thresholds and one x.
         inside = tf.minimum(tf.maximum(x, -self.threshold), self.threshold)
         return inside, x - inside
 
@@ -161,13 +162,13 @@ class SLogGate(ParameterBijector):
     def _bent(self, excess, series, function):
         """sign(excess) / alpha * function(u) for u = alpha |excess|, or excess * series(u) near 0.
 
-        Masked on both sides of the last `tf.where`, since an overflow in the side that is not
-        taken would still make the gradient a NaN.
+        Both branches of the last `tf.where` get masked arguments: an overflow in the branch that
+        is not taken would still turn the gradient into a NaN.
         """
         u = self._scaled(excess)
         is_near = u < _SERIES_BELOW
         near = excess * series(tf.where(is_near, u, tf.zeros_like(u)))
-        # Divided by alpha, not by u, of which the square in the gradient could overflow.
+        # Dividing by u instead of alpha would square u in the gradient, which could overflow.
         inverse = tf.exp(-tf.where(is_near, tf.zeros_like(u), self.log_alpha))
         far = tf.sign(excess) * inverse * function(tf.where(is_near, tf.ones_like(u), u))
         return tf.where(is_near, near, far)
@@ -175,14 +176,14 @@ class SLogGate(ParameterBijector):
 
 def _log1p_series(u):
     """log(1 + u) / u for small u >= 0."""
-    # 2 atanh(r) = log(1 + u): the series has but even powers.
+    # log(1 + u) = 2 atanh(r), and the series of atanh(r) / r has even powers only.
     r = u / (u + 2.0)
     return (1.0 - r) * _polynomial(r * r, [1 / 3, 3 / 5, 5 / 7])
 
 
 def _expm1_series(u):
     """(exp(u) - 1) / u for small u >= 0."""
-    # exp(u / 2) sinh(u / 2) / (u / 2): again but even powers.
+    # exp(u / 2) sinh(u / 2) / (u / 2): again a series of even powers only.
     half = u / 2.0
     return tf.exp(half) * _polynomial(half * half, [1 / 6, 1 / 20, 1 / 42])
 

@@ -8,12 +8,12 @@ from tfp_invconv.bijectors._base import ParameterBijector
 
 
 class Squeeze(ParameterBijector):
-    """Moves each block of b x b pixels into the channels of one.
+    """Moves each block of b x b pixels into the channels of one pixel.
 
     ```none
     inverse (data to latent):  [H, W, C] -> [H / b, W / b, b b C],
                                z[i, j, (p b + q) C + c] = x[i b + p, j b + q, c]
-    forward (latent to data):  the way back
+    forward (latent to data):  the reverse
     inverse_log_det_jacobian:  0
     ```
 
@@ -36,7 +36,7 @@ class Squeeze(ParameterBijector):
     def __init__(
         self, block_size: int = 2, validate_args: bool = False, name: str = "squeeze"
     ) -> None:
-        """Makes the layer.
+        """Makes the layer; its arguments become attributes.
 
         Args:
           block_size: b, a positive int.
