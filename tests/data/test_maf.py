@@ -255,7 +255,7 @@ def test_a_pickle_runs_nothing(tmp_path, name, make_call, protocol, in_a_frame):
     put(tmp_path / "downloads" / "manual" / "data" / "gas", {"ethylene_CO.pickle": content})
     # Protocol 2 takes a method by getattr.
     words = "getattr" if protocol == 2 and "." in name else name
-    with pytest.raises(ValueError, match=rf"'gas' .* it names \S*\b{words}, .* was run"):
+    with pytest.raises(ValueError, match=rf"'gas' .* it refers to \S*\b{words}, .* not run"):
         load_vectors("gas", data_dir=tmp_path)
     assert not path.exists()
     # It would have run otherwise.

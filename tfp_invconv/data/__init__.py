@@ -1,4 +1,4 @@
-"""Data sets as `tf.data` pipelines: images of dequantised pixels, and vectors."""
+"""Data sets as `tf.data` pipelines: dequantised images, and vectors."""
 
 from tfp_invconv.data.images import load_images
 from tfp_invconv.data.noise import dequantize

@@ -1,4 +1,4 @@
-"""What our own TFDS builders share: files by URL or by hand, vectors, no leftovers."""
+"""Shared by this package's TFDS builders: files by URL or by hand, vectors, no leftovers."""
 
 import hashlib
 import secrets
@@ -16,24 +16,24 @@ _BLOCK_BYTES = 2**20
 
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A builder that removes what a killed preparation of the same version left."""
+    """A builder that removes the leftovers of a killed preparation of the same version."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "Initial release."}
 
-    # TFDS 4.9.10 needs a package that it does not install (importlib_resources) merely to
-    # look for checksums; ours are in the code.
+    # TFDS 4.9.10 looks for checksums with importlib_resources, which it does not install. Ours
+    # are in the code.
     url_infos = None
 
     def _post_download_and_prepare_hook(self):
-        # TFDS prepares in a folder of this name, which it renames in the end. Another process
-        # that is still at it loses nothing: it could not rename its folder either.
+        # TFDS prepares in a folder of this name and renames it in the end. A process that still
+        # prepares the same data set could not rename its folder any more, so it loses nothing.
         for leftover in self.data_path.parent.glob(f"incomplete.*_{self.data_path.name}"):
             leftover.rmtree(missing_ok=True)
 
 
 class VectorBuilder(Builder, skip_registration=True):
-    """A builder whose only feature is "vector", float32 `[NUM_FEATURES]`."""
+    """A builder with one feature, "vector", float32 `[NUM_FEATURES]`."""
 
     NUM_FEATURES: int | None = None
     DESCRIPTION: str | None = None
@@ -55,7 +55,7 @@ class VectorBuilder(Builder, skip_registration=True):
         if vectors.shape[1] != self.NUM_FEATURES:
             raise ValueError(
                 f"The files of data set {self.name!r} give {vectors.shape[1]} numbers for each "
-                f"example; it must be {self.NUM_FEATURES}. They are not the published files."
+                f"example; there must be {self.NUM_FEATURES}. They are not the published files."
             )
         if not np.isfinite(vectors).all():
             raise ValueError(
@@ -66,32 +66,32 @@ class VectorBuilder(Builder, skip_registration=True):
 
 
 def manual_dir(dl_manager):
-    """The folder of files put there by hand, which need not exist."""
+    """Returns the folder for files put there by hand, which need not exist."""
     try:
         return dl_manager.manual_dir
-    except AssertionError:  # it is missing or empty
+    except AssertionError:  # the folder is missing or empty
         return dl_manager.download_dir / "manual"
 
 
 def fetch(dl_manager, url, md5=None, alternative=""):
-    """The path of a file: put into manual_dir by hand, downloaded before, or downloaded now.
+    """Returns the path of a file in manual_dir, downloaded earlier, or downloaded now.
 
     The checksum is checked wherever the file came from. A download gets its name only when it is
-    whole.
+    complete.
 
     Args:
       dl_manager: The download manager of a TFDS builder.
       url: Where the file is.
-      md5: Its checksum, or None if none is published.
-      alternative: What else may be put into manual_dir, for the error.
+      md5: Its published checksum, or None.
+      alternative: Other files that may be put into manual_dir instead, for the error message.
 
     Raises:
-      OSError: If the file can be had in none of these ways.
-      ValueError: If the file that is there has another checksum.
+      OSError: If the file cannot be downloaded.
+      ValueError: If the file exists and has another checksum.
     """
     name = url.rpartition("/")[2]
     by_hand = manual_dir(dl_manager) / name
-    # Not in the folder that TFDS has for each data set: several share one archive.
+    # Several data sets share one archive, so it is not in the folder of one of them.
     downloaded = dl_manager.download_dir / "tfp_invconv" / name
     for path in (by_hand, downloaded):
         if path.exists():
@@ -101,7 +101,7 @@ def fetch(dl_manager, url, md5=None, alternative=""):
                 )
             return path
     downloaded.parent.mkdir(parents=True, exist_ok=True)
-    # Of a name that no other process has, which may be at the same file.
+    # Another process may download the same file.
     partial = downloaded.with_name(f"{name}.{secrets.token_hex(4)}.part")
     try:
         _download(url, partial, md5)
@@ -122,7 +122,7 @@ def fetch(dl_manager, url, md5=None, alternative=""):
 
 
 def _download(url, path, md5):
-    """Downloads a file. TFDS's own way takes minutes to find that there is no network."""
+    """Downloads a file. Without a network, TFDS's own download fails only after minutes."""
     size = 0
     with urllib.request.urlopen(url, timeout=60) as response, path.open("wb") as file:
         total = int(response.headers["Content-Length"] or 0)
@@ -137,7 +137,7 @@ def _download(url, path, md5):
 
 
 def _checksum_fault(path, md5):
-    """What is wrong with the checksum of a file, or None."""
+    """Says what is wrong with the checksum of a file, or returns None."""
     if md5 is None:
         return None
     digest = hashlib.md5(usedforsecurity=False)

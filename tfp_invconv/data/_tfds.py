@@ -1,4 +1,4 @@
-"""What the loaders share: finding, preparing and reading a TFDS data set, with clear errors."""
+"""Shared by the loaders: import TFDS, find and prepare a data set, with clear errors."""
 
 import difflib
 import importlib
@@ -17,7 +17,7 @@ _PROTOBUF_REMEDY = (
 
 
 def check_arguments(caller, strings, integers):
-    """Checks the types of arguments, and that all integers but the seed are at least 1."""
+    """Checks the types of arguments, and that integers other than the seed are positive."""
     for argument, value in strings.items():
         if not isinstance(value, str):
             raise TypeError(f"{caller}: {argument} must be a string, got {value!r}.")
@@ -49,7 +49,7 @@ def import_tfds(caller):
 
 
 def find_builder(tfds, name, data_dir, caller):
-    """The TFDS builder of this name, or an error that lists similar names."""
+    """Returns the TFDS builder of this name. The error of an unknown name lists similar ones."""
     # Importing our builders registers them.
     from tfp_invconv.data import bsds300_patches, caltech101_silhouettes, maf
 
@@ -62,7 +62,7 @@ def find_builder(tfds, name, data_dir, caller):
             known += os.listdir(data_dir)
         base = name.partition("/")[0].partition(":")[0]
         similar = difflib.get_close_matches(base.lower(), sorted(set(known)), n=5)
-        # Not chained: the error of TFDS lists a thousand names.
+        # TFDS's own error would list a thousand names.
         raise ValueError(
             f"{caller}: unknown data set {name!r}; similar names: "
             f"{', '.join(similar) or 'none'}. A data set that TFDS does not define must be "
@@ -73,7 +73,7 @@ def find_builder(tfds, name, data_dir, caller):
 
 
 def find_feature(tfds, builder, feature, caller):
-    """The description of one feature of a data set."""
+    """Returns the description of one feature of a data set."""
     features = builder.info.features
     names = list(features) if isinstance(features, tfds.features.FeaturesDict) else []
     if feature not in names:
@@ -85,17 +85,17 @@ def find_feature(tfds, builder, feature, caller):
 
 
 def prepare(tfds, builder, name, data_dir, caller):
-    """The builder, its data made if they are not there; an error says which files would help."""
+    """Prepares the data set if need be, and returns its builder."""
     state = random.getstate()
     try:
-        # TFDS draws the name of the folder it works in from Python's generator: two processes with
-        # one seed would work in one folder, and the first to be done would take what the other has.
+        # TFDS draws the name of its temporary folder from Python's generator. Two processes with
+        # the same seed would share a folder, and the first to finish would rename it.
         random.seed()
         builder.download_and_prepare()
         return builder
     except Exception as error:
         if builder.data_path.exists():
-            # Another process, as eager for them, made the data meanwhile.
+            # Another process prepared the data set meanwhile.
             return find_builder(tfds, name, data_dir, caller)
         if not isinstance(error, OSError):
             raise
@@ -114,12 +114,12 @@ def prepare(tfds, builder, name, data_dir, caller):
 
 
 def split_sizes(builder):
-    """The number of examples of each split."""
+    """Returns the number of examples in each split."""
     return {name: info.num_examples for name, info in builder.info.splits.items()}
 
 
 def split_error(name, sizes, split, error, caller):
-    """The error for a split that does not exist or is empty."""
+    """Returns the error for a split that does not exist or is empty."""
     return ValueError(
         f"{caller}: cannot read split {split!r} of data set {name!r} ({error}); "
         f"{caller} needs at least one example, and the splits have {sizes}."

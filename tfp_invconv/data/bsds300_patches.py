@@ -40,21 +40,20 @@ class Bsds300Patches(_builders.VectorBuilder):
 
         vector = (patch + U[0, 1)^64) / 256 - mean, the first 63 of the 64, row after row.
 
-    The patches are drawn by the published recipe with a seed of our own, so they are not the
-    very patches of other papers, but figures in nats are comparable: a Gaussian with a full
-    covariance, fitted on "train", has 96.3 on "test" (standard error 0.13 over patches), the
-    published one 96.67; which 20 images are kept for "validation" makes 0.1 of difference.
-    They are the first and every tenth after it, in the order of the images' numbers.
+    The patches are drawn by the published recipe with a seed of our own. They are not the same
+    patches as in other papers, but figures in nats are comparable: a Gaussian with a full
+    covariance, fitted on "train", has 96.3 on "test" (standard error 0.13 over patches); the
+    published figure is 96.67. The choice of the 20 images for "validation" makes a difference
+    of 0.1; they are the first image and every tenth after it, in the order of their numbers.
 
-    They are made of the TFDS data set "bsds300_gray" (`id`, and `image` uint8 `[H, W, 1]`) if
-    it is prepared in the same data_dir, and else of the archive of the authors, from
-    manual_dir or from
-    https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/bsds/BSDS300-images.tgz; no
-    checksum of it is published, so the images in it are counted. This takes some minutes and
-    about 400 MB.
+    They are made from the TFDS data set "bsds300_gray" (`id`, and `image` uint8 `[H, W, 1]`) if
+    it is prepared in the same data_dir, otherwise from the authors' archive, in manual_dir or at
+    https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/bsds/BSDS300-images.tgz. It has no
+    published checksum, so its images are counted. The preparation takes a few minutes and about
+    400 MB.
 
     Raises:
-      OSError: If the archive cannot be downloaded; it says which file to put where.
+      OSError: If the archive cannot be downloaded. The message says which file to put where.
       ValueError: If there are not 200 images to train and 100 to test.
     """
 
@@ -86,7 +85,7 @@ class Bsds300Patches(_builders.VectorBuilder):
 
 
 def _vectors(images, count, seed):
-    """The vectors of random patches, `[count, 63]`."""
+    """Returns the vectors of random patches, `[count, 63]`."""
     rng = np.random.default_rng(seed)
     chosen = rng.integers(len(images), size=count)
     patches = np.empty([count, _SIZE, _SIZE])
@@ -102,7 +101,7 @@ def _vectors(images, count, seed):
 
 
 def _prepared_images(data_dir):
-    """The images `[H, W]` of the data set "bsds300_gray", in the order of their numbers."""
+    """Returns the images `[H, W]` of "bsds300_gray", in the order of their numbers."""
     builder = tfds.builder("bsds300_gray", data_dir=data_dir)
     images = {}
     for split in _NUM_IMAGES:
@@ -113,7 +112,7 @@ def _prepared_images(data_dir):
 
 
 def _archived_images(path):
-    """The images `[H, W]` in the archive, made grey, in the order of their numbers."""
+    """Returns the images `[H, W]` in the archive as grey, in the order of their numbers."""
     by_number = {split: {} for split in _NUM_IMAGES}
     try:
         with tarfile.open(path) as archive:
@@ -130,6 +129,6 @@ def _archived_images(path):
 
 
 def _grey(jpeg):
-    """The luma of ITU-R 601-2, rounded to 8 bits, of an image."""
+    """Returns the luma of an image (ITU-R 601-2), rounded to 8 bits."""
     pixels = tf.io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE").numpy()
     return np.round(pixels @ [0.299, 0.587, 0.114]).astype(np.uint8)

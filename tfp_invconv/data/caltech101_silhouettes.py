@@ -28,14 +28,14 @@ _CITATION = """\
 class Caltech101Silhouettes(_builders.Builder):
     """TFDS builder "caltech101_silhouettes": `image` uint8 `[28, 28, 1]` 0 or 1, `label` 0..100.
 
-    The splits are "train", "validation" and "test", and pixels are as in the file of the
-    authors, https://people.cs.umass.edu/~marlin/data/caltech101_silhouettes_28_split1.mat; a
-    copy of it in manual_dir is used instead, without a check of its checksum.
+    The splits are "train", "validation" and "test". Pixels are those of the authors' file,
+    https://people.cs.umass.edu/~marlin/data/caltech101_silhouettes_28_split1.mat, or of a copy
+    of it in manual_dir. Its checksum is checked in either case.
 
     Raises:
-      OSError: If the file cannot be downloaded; it says which file to put where.
-      ValueError: If the file is another one.
-      ImportError: If the data must be generated and scipy is not installed.
+      OSError: If the file cannot be downloaded. The message says which file to put where.
+      ValueError: If the file is not the published one.
+      ImportError: If the data set must be prepared and scipy is not installed.
     """
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = f"{_URL}; needed only offline."

@@ -42,13 +42,13 @@ class Digits:
         self._labels = scans.target.astype(np.int32)
 
     def read(self, split):
-        """Pairs of a uint8 image and its int32 label."""
+        """Returns pairs of a uint8 image and its int32 label."""
         indices = _indices(split)
         return tf.data.Dataset.from_tensor_slices((self._images[indices], self._labels[indices]))
 
 
 def _indices(split):
-    """The places of a split's scans. The syntax is TFDS's, such as "train[:50%]+test[-10:]"."""
+    """Returns the indices of a split, in TFDS's syntax, such as "train[:50%]+test[-10:]"."""
     parts = [_part_indices(part) for part in re.split(r"\s*\+\s*", split)]
     return np.concatenate(parts).astype(int)
 

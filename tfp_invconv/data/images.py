@@ -1,4 +1,4 @@
-"""Any TFDS image data set as batches of dequantised pixels."""
+"""Image data sets as batches of dequantised pixels."""
 
 import numpy as np
 import tensorflow as tf
@@ -10,8 +10,8 @@ from tfp_invconv.data.noise import dequantize
 
 __all__ = ["load_images"]
 
-# Decoded images kept in memory, at most: the whole split if it fits, else the part that
-# is shuffled.
+# How much memory decoded images may take. A larger split is streamed through a shuffle buffer
+# of this size.
 _MEMORY_BYTES = 200 * 2**20
 
 
@@ -26,51 +26,52 @@ def load_images(
     with_labels: bool = False,
     seed: int = 0,
 ) -> tf.data.Dataset:
-    """Loads a TFDS image data set as batches of `pixel + U[0, 1)`.
+    """Loads scikit-learn's digits, or a TFDS image data set, as batches of `pixel + U[0, 1)`.
 
-    A flow is a density over real numbers; added to whole-numbered pixels, the noise makes
-    its density over `[0, 256)` a lower bound of the probability of the pixels
-    (dequantisation). There is no scaling here: `floor` gives the pixels back, exactly.
+    A flow is a density over real numbers, and pixels are whole numbers. The noise makes the
+    flow's density a lower bound of the probability of the pixels (dequantisation). Pixels are
+    not scaled: `tf.floor` restores them exactly.
 
-    A split whose name starts with "train" is shuffled and gets fresh noise, both anew at
-    every epoch. Any other split keeps its order and has the same noise at every pass (for
-    one `batch_size` and `seed`), so that an evaluation can be repeated to the last digit.
-    Order and noise of training repeat from run to run for one `seed` and one
-    `tf.random.set_seed`, which TensorFlow mixes into the former.
+    A split whose name starts with "train" is shuffled and gets new noise at every epoch. Any
+    other split keeps its order and its noise (for one `batch_size` and `seed`), so that an
+    evaluation repeats to the last digit. In training, order and noise repeat from run to run
+    if `seed` and the seed given to `tf.random.set_seed` are the same.
 
-    A split of up to 200 MB of pixels is decoded once, at this call, and kept in memory; a
+    A split of up to 200 MB of pixels is decoded once, by this call, and kept in memory. A
     larger one is decoded at every epoch and shuffled through a buffer of that size.
 
     Args:
-      name: Name of a TFDS data set with a feature "image" of dtype uint8 and of one static
-        shape `[H, W, C]`, as for `tfds.load` ("cifar10", "name/config:1.0.0"). It is
-        downloaded at its first use, except "digits", which is made from scikit-learn.
-        "caltech101_silhouettes" is ours as well; its pixels, and those of
-        "binarized_mnist", are 0 or 1.
+      name: "digits", the 8x8 digits of scikit-learn, with pixels from 0 to 16: 1,500 images in
+        "train" and 297 in "test". They need neither a download nor TFDS. Or the name of a TFDS
+        data set, as for `tfds.load` ("cifar10", "name/config:1.0.0"), which is downloaded at
+        its first use. It needs a feature "image" of dtype uint8 and of one static shape
+        `[H, W, C]`. This package adds "caltech101_silhouettes" to TFDS, whose pixels, like
+        those of "binarized_mnist", are 0 or 1.
       split: TFDS split, such as "train", "test", "train[:1000]", "test[50%:]".
-      batch_size: Images in a batch. The last batch of a split may be smaller.
-      data_dir: Directory of the prepared data sets; None is the default one of TFDS,
+      batch_size: Number of images in a batch. The last batch of a split may be smaller.
+      data_dir: Directory of the prepared TFDS data sets. None is TFDS's default,
         `~/tensorflow_datasets`.
-      size_multiple: H and W are made multiples of this number, so that a flow can squeeze
-        the images.
-      fit: "pad" to the next multiple with zeros, or "crop" to the one before, at the
-        centre.
-      with_labels: If True, each image comes with its label, as `FlowModel.fit` takes them
-        for a conditional flow.
+      size_multiple: H and W become multiples of this number, so that a flow can squeeze the
+        images.
+      fit: "pad" to the next multiple with zeros, or "crop" to the previous one. Both centre the
+        image.
+      with_labels: Whether each image comes with its label, as `FlowModel.fit` takes it for a
+        conditional flow.
       seed: Integer seed of the noise and of the order.
 
     Returns:
-      A `tf.data.Dataset` of float32 `[B, H, W, C]` with static H, W and C, of known
-      cardinality, prefetched; with `with_labels`, of pairs of that and int32 `[B]`.
+      A prefetched `tf.data.Dataset` of known cardinality. Its elements are float32
+      `[B, H, W, C]` with static H, W and C; with labels, pairs of these and int32 `[B]`.
 
     Raises:
-      ValueError: If there is no such data set or split, the split is empty, there is no
-        feature "image" or its shape is not static, there are no labels where they are
-        wanted, or an argument is out of its range.
-      TypeError: If the images are not uint8, the labels no integers, or an argument is of
+      ValueError: If the data set or the split does not exist, the split is empty, the feature
+        "image" is missing or has no static shape, labels are wanted and missing, or an argument
+        is out of range.
+      TypeError: If the images are not uint8, the labels are not integers, or an argument has
         the wrong type.
       OSError: If the data set cannot be downloaded or written.
-      ImportError: If tensorflow_datasets, or scikit-learn for "digits", is not installed.
+      ImportError: If scikit-learn, for "digits", or tensorflow_datasets, for any other name,
+        cannot be imported.
 
     #### Examples
 
@@ -99,7 +100,7 @@ def load_images(
         raise _tfds.split_error(name, sizes, split, error, "load_images") from error
     num_in_memory = min(num_images, max(1, _MEMORY_BYTES // (height * width * channels)))
     if num_in_memory == num_images:
-        # Not `cache()`, which warns whenever a first pass stops early, as `take(1)` does.
+        # `cache()` would warn whenever a first pass stops early, as `take(1)` does.
         images = tf.data.Dataset.from_tensor_slices(images.batch(num_images).get_single_element())
     is_train = split.startswith("train")
     if is_train:
@@ -114,7 +115,7 @@ def load_images(
     if is_train:
         noise_seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
     else:
-        # Not `random`: tf.random.set_seed, which a training script may call, would change it.
+        # tf.random.set_seed, which a training script may call, does not change a counter.
         noise_seeds = tf.data.Dataset.counter()
     batches = tf.data.Dataset.zip(images.batch(batch_size), noise_seeds)
     batches = batches.map(dequantise, num_parallel_calls=tf.data.AUTOTUNE)
@@ -122,7 +123,7 @@ def load_images(
 
 
 def _check_arguments(name, split, batch_size, size_multiple, fit, with_labels, seed):
-    """Checks what can be checked without the data set."""
+    """Checks the arguments before the data set is opened."""
     integers = {"batch_size": batch_size, "size_multiple": size_multiple, "seed": seed}
     _tfds.check_arguments("load_images", {"name": name, "split": split}, integers)
     if fit not in ("pad", "crop"):
@@ -132,7 +133,7 @@ def _check_arguments(name, split, batch_size, size_multiple, fit, with_labels, s
 
 
 def _fitted_size(size, multiple, fit, axis, name):
-    """`size` rounded to a multiple: up to pad, down to crop."""
+    """Rounds `size` to a multiple: up for padding, down for cropping."""
     fitted = size // multiple * multiple if fit == "crop" else -(-size // multiple) * multiple
     if fitted == 0:
         raise ValueError(
@@ -164,7 +165,7 @@ class _TfdsImages:
         return _tfds.split_sizes(self._builder)
 
     def read(self, split):
-        """Pairs of a uint8 image and its int32 label, or 0 if labels are not wanted."""
+        """Returns pairs of a uint8 image and its int32 label, or 0 if labels are not wanted."""
 
         def image_and_label(example):
             return example["image"], (
@@ -176,7 +177,7 @@ class _TfdsImages:
         return examples.map(image_and_label, num_parallel_calls=tf.data.AUTOTUNE)
 
     def _image_shape(self):
-        """The static `[H, W, C]` of the feature "image"."""
+        """Returns the static `[H, W, C]` of the feature "image"."""
         feature = _tfds.find_feature(self._tfds, self._builder, "image", "load_images")
         shape, dtype = feature.shape, feature.np_dtype
         if dtype != np.uint8:

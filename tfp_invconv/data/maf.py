@@ -14,7 +14,7 @@ __all__ = ["Gas", "Hepmass", "Miniboone", "Power"]
 _URL = "https://zenodo.org/records/1161203/files/data.tar.gz"
 _MD5 = "9b9c9b0375315ad270eba4ce80c093ab"
 
-# All that the pickle of a data frame of numbers names.
+# What the pickle of a data frame of numbers refers to.
 _CLASSES_OF_A_FRAME = {
     "builtins": {"slice"},
     "numpy": {"dtype", "ndarray"},
@@ -49,13 +49,13 @@ class _Maf(_builders.VectorBuilder, skip_registration=True):
     """A data set in the archive of Papamakarios et al. 2017, prepared as in their paper.
 
     The archive (about 860 MB, downloaded once for the four data sets) is
-    https://zenodo.org/records/1161203/files/data.tar.gz. A copy of it in manual_dir is used
-    instead, and so are its unpacked files, such as `manual_dir/data/power/data.npy`. The archive's
-    checksum is checked wherever it came from; unpacked files have none.
+    https://zenodo.org/records/1161203/files/data.tar.gz. A copy in manual_dir replaces the
+    download, and so do unpacked files such as `manual_dir/data/power/data.npy`. The archive's
+    checksum is checked wherever it came from; unpacked files have no checksum.
 
     Raises:
-      OSError: If the archive cannot be downloaded; it says which file to put where.
-      ValueError: If the files are not those of the archive.
+      OSError: If the archive cannot be downloaded. The message says which file to put where.
+      ValueError: If the files are not the published ones.
     """
 
     FILES: tuple[str, ...] | None = None
@@ -73,16 +73,16 @@ class _Maf(_builders.VectorBuilder, skip_registration=True):
         }
 
     def _split(self, *files):
-        """From the files, open for reading, the vectors of train, validation and test."""
+        """Returns the vectors of train, validation and test from the open files."""
         raise NotImplementedError
 
 
 class Power(_Maf):
     """TFDS builder "power": `vector` float32 `[6]`, the power consumption of a household.
 
-    The uniform noise of the published recipe, as wide as the rounding of each measurement, is
-    drawn once; then all is scaled to mean 0 and standard deviation 1 of train and validation.
-    Densities are in units of these deviations, as published ones are.
+    Each measurement gets uniform noise as wide as its rounding, drawn once, as published. Vectors
+    are then scaled so that train and validation together have mean 0 and standard deviation 1.
+    Densities are in units of these deviations, like the published ones.
     """
 
     NUM_FEATURES = 6
@@ -93,7 +93,7 @@ class Power(_Maf):
         rng = np.random.RandomState(42)
         data = _load_array(file, self.name)
         rng.shuffle(data)
-        # Without the reactive power and the global intensity.
+        # Drop the reactive power and the global intensity.
         data = np.delete(data, [1, 3], axis=1)
         voltage = 0.01 * rng.rand(len(data), 1)
         active_power = 0.001 * rng.rand(len(data), 1)
@@ -106,16 +106,15 @@ class Power(_Maf):
 class Gas(_Maf):
     """TFDS builder "gas": `vector` float32 `[8]`, gas sensors in mixtures of ethylene and CO.
 
-    Of sensors whose correlation exceeds 0.98 one is kept; all is scaled to mean 0 and
-    standard deviation 1 of the whole, as published.
+    Of sensors whose correlation exceeds 0.98, one is kept. The whole data set is scaled to mean 0
+    and standard deviation 1, as published.
 
-    The archive has a pickled data frame. Only the classes of a data frame are loaded from it, so
-    that a file of unknown origin can run nothing.
+    The archive contains a pickled data frame. The unpickler admits only the classes of a data
+    frame, so a file of unknown origin cannot run code.
 
     Raises:
-      ImportError: If pandas is missing, or cannot read the pickle, which a version before 1.0
-        wrote.
-      ValueError: If the pickle names anything but a data frame of numbers.
+      ImportError: If pandas is missing or cannot read the pickle, which pandas 0.x wrote.
+      ValueError: If the pickle refers to anything but a data frame of numbers.
     """
 
     NUM_FEATURES = 8
@@ -138,8 +137,9 @@ class Gas(_Maf):
 class Hepmass(_Maf):
     """TFDS builder "hepmass": `vector` float32 `[21]`, particle collisions of mass 1000.
 
-    The examples of the signal, without the features whose smallest value occurs more than five
-    times, scaled to mean 0 and standard deviation 1 of train and validation.
+    Only examples of the signal are kept, without the features whose smallest value occurs more
+    than five times. They are scaled so that train and validation together have mean 0 and
+    standard deviation 1.
     """
 
     NUM_FEATURES = 21
@@ -147,7 +147,7 @@ class Hepmass(_Maf):
     DESCRIPTION = "HEPMASS (UCI), particles of mass 1000, as in Papamakarios et al. 2017."
 
     def _split(self, train_file, test_file):
-        # The rows of the test file have one number more at their end.
+        # Rows of the test file end in an extra number.
         num_columns = len(train_file.readline().split(b","))
         test_file.readline()
         try:
@@ -168,7 +168,7 @@ class Hepmass(_Maf):
 class Miniboone(_Maf):
     """TFDS builder "miniboone": `vector` float32 `[43]`, electron and muon neutrinos.
 
-    Scaled to mean 0 and standard deviation 1 of train and validation.
+    Vectors are scaled so that train and validation together have mean 0 and standard deviation 1.
     """
 
     NUM_FEATURES = 43
@@ -180,7 +180,7 @@ class Miniboone(_Maf):
 
 
 def _read_files(dl_manager, names):
-    """The files of these names, from manual_dir or from the archive, open for reading."""
+    """Returns open files of these names, from manual_dir or from the archive."""
     folder = _builders.manual_dir(dl_manager) / "data"
     paths = [folder / name for name in names]
     if all(path.exists() for path in paths):
@@ -207,11 +207,11 @@ def _read_files(dl_manager, names):
 
 
 class _NotAFrameError(ValueError):
-    """A pickle names something that is no part of a data frame."""
+    """A pickle refers to something that is not part of a data frame."""
 
 
 def _read_frame(file, name):
-    """The pandas data frame in a pickle, from which nothing is run."""
+    """Returns the pandas data frame in a pickle without running anything from it."""
     try:
         import pandas
         from pandas.compat import pickle_compat
@@ -222,7 +222,7 @@ def _read_frame(file, name):
         ) from error
 
     class FrameUnpickler(pickle_compat.Unpickler):
-        """Knows where pandas has moved its classes, and admits those of a data frame alone."""
+        """Finds classes where pandas has moved them, and admits only those of a data frame."""
 
         def find_class(self, module, attribute):
             place = module
@@ -231,27 +231,26 @@ def _read_frame(file, name):
                     place = module.replace(other, usual, 1)
             if attribute not in _CLASSES_OF_A_FRAME.get(place, ()):
                 raise _NotAFrameError(
-                    f"{name} of the data set 'gas' is not the published file: it names "
-                    f"{module}.{attribute}, which no data frame of numbers has. Nothing in it "
-                    "was run."
+                    f"{name} of the data set 'gas' is not the published file: it refers to "
+                    f"{module}.{attribute}, which no data frame of numbers does. It was not run."
                 )
             return super().find_class(module, attribute)
 
     try:
-        # Python 2 wrote the published file; its strings are bytes.
+        # Python 2 wrote the published file, and its strings are bytes.
         return FrameUnpickler(file, encoding="latin-1").load()
     except _NotAFrameError:
         raise
     except Exception as error:
         raise ImportError(
             f"{name} of the data set 'gas' cannot be read by pandas {pandas.__version__} "
-            f"({error}); it was written by a version before 1.0, which pandas 2 still reads: "
+            f"({error}). pandas 0.x wrote the published file, which pandas 2 still reads: "
             'pip install "pandas<3".'
         ) from error
 
 
 def _load_array(file, name):
-    """The matrix in a .npy file."""
+    """Returns the matrix in a .npy file."""
     try:
         data = np.load(file, allow_pickle=False)
     except (ValueError, EOFError) as error:
@@ -262,7 +261,7 @@ def _load_array(file, name):
 
 
 def _last_tenth(data):
-    """`data` without its last tenth, and that tenth."""
+    """Splits off the last tenth of `data`."""
     size = int(0.1 * len(data))
     if size == 0:
         raise ValueError(f"{len(data)} examples are too few to split off a tenth.")
@@ -270,13 +269,13 @@ def _last_tenth(data):
 
 
 def _last_tenths(data):
-    """Train, validation and test: the last tenth is test, of the rest the last validation."""
+    """Splits into train, validation (the last tenth of the rest) and test (the last tenth)."""
     rest, test = _last_tenth(data)
     return *_last_tenth(rest), test
 
 
 def _standardised(train, validation, test):
-    """All three in units of the mean and the deviation of the first two."""
+    """Scales all three by the mean and the standard deviation of train and validation."""
     known = np.vstack([train, validation])
     mean, deviation = known.mean(axis=0), known.std(axis=0)
     return [(data - mean) / deviation for data in (train, validation, test)]

@@ -1,4 +1,4 @@
-"""The noise that makes whole-numbered pixels real numbers."""
+"""Noise that turns whole-numbered pixels into real numbers."""
 
 import tensorflow as tf
 
@@ -10,18 +10,18 @@ __all__ = ["dequantize"]
 def dequantize(pixels: TensorLike, seed: int | None = None) -> tf.Tensor:
     """Adds noise from U[0, 1) to whole-numbered pixels.
 
-    A flow is a density over real numbers, and its density of numbers that are all whole would grow
-    without bound. With the noise it is a lower bound of the probability of the pixels.
-    `tf.floor` gives them back, exactly.
+    A flow is a density over real numbers. Trained on whole numbers, its density would grow
+    without bound; with the noise it is a lower bound of the probability of the pixels.
+    `tf.floor` restores the pixels exactly.
 
     Args:
       pixels: array or tensor of whole numbers from 0 to 255, such as uint8 images.
-      seed: two ints, for equal noise at each call; None for new noise. In a `tf.data` pipeline
-        it is new at each pass, unless `tf.random.set_seed` was called before: then give each
-        batch a seed of its own, by `tf.data.Dataset.random`.
+      seed: two ints, for the same noise at each call; None for new noise. In a `tf.data` pipeline
+        the noise is new at each pass, unless `tf.random.set_seed` was called before. In that
+        case, give each batch its own seed with `tf.data.Dataset.random`.
 
     Returns:
-      A float32 tensor of that shape.
+      A float32 tensor of the same shape.
 
     #### Examples
 
@@ -39,6 +39,6 @@ def dequantize(pixels: TensorLike, seed: int | None = None) -> tf.Tensor:
         noise = tf.random.uniform(tf.shape(pixels))
     else:
         noise = tf.random.stateless_uniform(tf.shape(pixels), seed)
-    # Above 128, float32 has 16 bits for the fraction: noise nearer to 1 than 2**-16
-    # could be rounded up to the next pixel value.
+    # Above 128, float32 has 16 bits for the fraction: noise closer to 1 than 2**-16 would be
+    # rounded up to the next pixel value.
     return pixels + (1.0 - 2.0**-16) * noise

@@ -8,7 +8,7 @@ from tfp_invconv.data import _tfds
 
 __all__ = ["load_vectors"]
 
-# Records parsed at once: one by one, a million of them take a minute.
+# Parsing a million records one by one would take a minute.
 _PARSED_AT_ONCE = 1024
 
 
@@ -22,37 +22,38 @@ def load_vectors(
 ) -> tf.data.Dataset:
     """Loads a TFDS data set of vectors as batches.
 
-    A split whose name starts with "train" is shuffled anew at every epoch; any other keeps its
-    order. The order repeats from run to run for one `seed` and one `tf.random.set_seed`, which
-    TensorFlow mixes into it. A split is read once, at this call, and kept in memory: 250 MB for
-    the largest of ours.
+    A split whose name starts with "train" is shuffled at every epoch; any other keeps its order.
+    The order repeats from run to run if `seed` and the seed given to `tf.random.set_seed` are
+    the same. This call reads the whole split into memory: up to 250 MB for this package's data
+    sets.
 
-    Densities are in the units of the vectors. A flow that first divides them by a scale s must
-    count it, -N log s, as a bijector in its chain does.
+    Densities are in the units of the vectors. If you divide the vectors by a scale s, subtract
+    N log s from their log-density; a scaling bijector in the flow's chain does that.
 
     Args:
       name: Name of a TFDS data set with a feature "vector" of dtype float32 and of one static
-        shape `[N]`. Ours, made at their first use, are "bsds300_patches" (63 numbers), and
-        "power" (6), "gas" (8), "hepmass" (21) and "miniboone" (43), with the splits "train",
-        "validation" and "test"; `tfp_invconv.data.bsds300_patches` and `tfp_invconv.data.maf`
-        say how they are made and of which files.
+        shape `[N]`. This package adds "bsds300_patches" (63 numbers), "power" (6), "gas" (8),
+        "hepmass" (21) and "miniboone" (43) to TFDS, with the splits "train", "validation" and
+        "test". They are prepared at their first use; `tfp_invconv.data.bsds300_patches` and
+        `tfp_invconv.data.maf` document how, and from which files.
       split: TFDS split, such as "train", "validation", "train[:1000]".
-      batch_size: Vectors in a batch. The last batch of a split may be smaller.
-      data_dir: Directory of the prepared data sets; None is the default one of TFDS,
-        `~/tensorflow_datasets`. Files put into `downloads/manual` in it are used instead of a
-        download.
+      batch_size: Number of vectors in a batch. The last batch of a split may be smaller.
+      data_dir: Directory of the prepared data sets. None is TFDS's default,
+        `~/tensorflow_datasets`. Files in its folder `downloads/manual` replace a download.
       seed: Integer seed of the order.
 
     Returns:
-      A `tf.data.Dataset` of float32 `[B, N]` with static N, of known cardinality, prefetched.
+      A prefetched `tf.data.Dataset` of known cardinality. Its elements are float32 `[B, N]` with
+      static N.
 
     Raises:
-      ValueError: If there is no such data set or split, the split is empty, there is no
-        feature "vector" or its shape is not static, a file is damaged, or an argument is out of
-        its range.
-      TypeError: If the vectors are not float32, or an argument is of the wrong type.
-      OSError: If a file cannot be downloaded (it says which file to put where) or written.
-      ImportError: If tensorflow_datasets, or pandas for "gas", is not installed.
+      ValueError: If the data set or the split does not exist, the split is empty, the feature
+        "vector" is missing or has no static shape, a file is damaged or not the published one,
+        or an argument is out of range.
+      TypeError: If the vectors are not float32, or an argument has the wrong type.
+      OSError: If a file cannot be written, or cannot be downloaded. The message then says which
+        file to put where.
+      ImportError: If tensorflow_datasets, or pandas for "gas", cannot be imported.
 
     #### Examples
 
@@ -80,7 +81,7 @@ def load_vectors(
 
 
 def _check_vectors(tfds, name, builder):
-    """Refuses what is not float32 of one static shape `[N]`, from the description of the data."""
+    """Raises an error unless vectors are float32 of one static shape `[N]`."""
     feature = _tfds.find_feature(tfds, builder, "vector", "load_vectors")
     if feature.np_dtype != np.float32:
         raise TypeError(
