@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import tfp_invconv as tic
 from tfp_invconv.bijectors.cinc_3x3 import CInC3x3
 from tfp_invconv.ops.causal_conv import causal_conv
 
@@ -53,6 +54,19 @@ def test_matrix_is_triangular_with_the_corner_diagonal(channels, with_log_scale)
     if not with_log_scale:
         assert ildj.numpy() == 0
         assert conv.forward_log_det_jacobian(tf.identity(image)).numpy() == 0
+
+
+def test_is_an_autoregressive_conv_with_arguments_of_its_own():
+    kernel = np.random.default_rng(4).normal(size=[3, 3, 2, 2])
+    conv = CInC3x3(tf.constant(kernel), name="mine")
+    assert isinstance(conv, tic.AutoregressiveConv)
+    assert list(conv.parameters) == ["kernel", "log_scale", "validate_args", "name"]
+    assert (conv.corner, conv.dilation, conv.log_scale) == ("top_left", 1, None)
+    twin = conv.copy(log_scale=tf.zeros([2], tf.float64))
+    assert type(twin) is CInC3x3 and twin.name == "mine"
+    x = tf.constant(np.random.default_rng(5).normal(size=[2, HEIGHT, WIDTH, 2]))
+    expected = tic.AutoregressiveConv(tf.constant(kernel)).inverse(x)
+    np.testing.assert_array_equal(twin.inverse(tf.identity(x)), expected)
 
 
 def test_is_a_convolution_padded_on_the_top_and_the_left():

@@ -180,8 +180,8 @@ def _properties(axes, event, default_sizes):
     return tfp.util.ParameterProperties(event_ndims=len(axes), shape_fn=shape_fn)
 
 
-def of_one_event_if_empty(function, x, event_ndims):
-    """function(x); of a batch without events that of one of zeros, cut off again.
+def call_with_padded_batch(function, x, event_ndims):
+    """function(x), an empty batch being padded with one event of zeros that is then cut off.
 
     TensorFlow's convolutions and Fourier transforms fail on tensors without elements.
     """
@@ -194,6 +194,6 @@ def of_one_event_if_empty(function, x, event_ndims):
 
 
 def num_pixels(x):
-    """H W of `[..., H, W, C]` in the dtype of x: a number where both are known."""
+    """H W of `[..., H, W, C]`: an int if both are known, else a tensor of the dtype of x."""
     pixels = x.shape[-3:-1].num_elements()
     return pixels if pixels is not None else tf.cast(tf.reduce_prod(tf.shape(x)[-3:-1]), x.dtype)

@@ -156,17 +156,17 @@ class AutoregressiveConv(ParameterBijector):
         )
 
     def _inverse(self, y):
-        return dilated(causal_conv, y, self._checked_taps(y), self.corner, self.dilation)
+        return dilated(causal_conv, y, self._taps_for(y), self.corner, self.dilation)
 
     def _forward(self, x):
-        return dilated(causal_solve, x, self._checked_taps(x), self.corner, self.dilation)
+        return dilated(causal_solve, x, self._taps_for(x), self.corner, self.dilation)
 
     def _inverse_log_det_jacobian(self, y):
         if self.log_scale is None:
             return tf.zeros([], self.dtype)
         return _base.num_pixels(y) * tf.reduce_sum(self.log_scale, -1)
 
-    def _checked_taps(self, images):
+    def _taps_for(self, images):
         """The taps, after a check of how much their inverse amplifies rounding errors."""
         checks.check_event(images, self.name, "[H, W, C]", self.kernel.shape[-1])
         taps = self.taps()

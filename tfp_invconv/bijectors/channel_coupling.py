@@ -98,7 +98,7 @@ class ChannelCoupling(ValueAndLogDetBijector):
 
     def __reduce__(self):
         # A copy attribute by attribute would separate the variables from the networks.
-        return _made_again, (type(self), self.parameters)
+        return _remake, (type(self), self.parameters)
 
     @classmethod
     def _parameter_properties(cls, dtype):
@@ -123,7 +123,8 @@ class ChannelCoupling(ValueAndLogDetBijector):
             with self._explained(i, outputs, parts[i + 1]):
                 bijector = self.bijector_fn(outputs)
                 value = bijector.inverse(parts[i + 1])
-            values.append(self._checked(value, parts[i + 1], i))
+            self._check_part(value, parts[i + 1], i)
+            values.append(value)
             log_dets.append(
                 bijector.inverse_log_det_jacobian(parts[i + 1], self.inverse_min_event_ndims)
             )
@@ -137,7 +138,8 @@ class ChannelCoupling(ValueAndLogDetBijector):
             with self._explained(i, outputs, parts[i + 1]):
                 bijector = self.bijector_fn(outputs)
                 value = bijector.forward(parts[i + 1])
-            values.append(self._checked(value, parts[i + 1], i))
+            self._check_part(value, parts[i + 1], i)
+            values.append(value)
             log_dets.append(
                 bijector.forward_log_det_jacobian(parts[i + 1], self.forward_min_event_ndims)
             )
@@ -187,13 +189,12 @@ class ChannelCoupling(ValueAndLogDetBijector):
                 f"of a part of shape {part.shape} can be made: {error}"
             ) from error
 
-    def _checked(self, value, part, i):
+    def _check_part(self, value, part, i):
         if not value.shape.is_compatible_with(part.shape):
             raise ValueError(
                 f"{self.name}: network {i} must return parameters for a part of shape "
                 f"{part.shape}; the bijector made from them returned shape {value.shape}."
             )
-        return value
 
 
 class TrainableCoupling(ChannelCoupling):
@@ -249,7 +250,7 @@ class TrainableCoupling(ChannelCoupling):
         return cls(given, event_ndims=len(event_shape), **options)
 
 
-def _made_again(layer, parameters):
+def _remake(layer, parameters):
     return layer(**parameters)
 
 

@@ -200,16 +200,16 @@ class DCTSymmetricConv(ParameterBijector):
         )
 
     def _inverse(self, y):
-        return symmetric_conv(self._checked(y), tf.exp(self.log_response), self.axes)
+        return symmetric_conv(self._ensure_event(y), tf.exp(self.log_response), self.axes)
 
     def _forward(self, x):
-        return symmetric_conv(self._checked(x), tf.exp(-self.log_response), self.axes)
+        return symmetric_conv(self._ensure_event(x), tf.exp(-self.log_response), self.axes)
 
     def _inverse_log_det_jacobian(self, y):
         event = range(-self.forward_min_event_ndims, 0)
         return tf.reduce_sum(self.log_response, list(event))
 
-    def _checked(self, x):
+    def _ensure_event(self, x):
         rank = self.forward_min_event_ndims
         event = self.log_response.shape[-rank:]
         got = x.shape

@@ -163,23 +163,23 @@ class PeriodicConv(ParameterBijector):
         )
 
     def _inverse(self, y):
-        kernel = self._checked_kernel(y)
+        kernel = self._kernel_for(y)
         convolve = circular_exp_conv if self.exponential else circular_conv
-        return _base.of_one_event_if_empty(lambda y: convolve(y, kernel), y, event_ndims=3)
+        return _base.call_with_padded_batch(lambda y: convolve(y, kernel), y, event_ndims=3)
 
     def _forward(self, x):
-        kernel = self._checked_kernel(x)
+        kernel = self._kernel_for(x)
         if self.exponential:
             kernel = -kernel
         solve = circular_exp_conv if self.exponential else circular_solve
-        return _base.of_one_event_if_empty(lambda x: solve(x, kernel), x, event_ndims=3)
+        return _base.call_with_padded_batch(lambda x: solve(x, kernel), x, event_ndims=3)
 
     def _inverse_log_det_jacobian(self, y):
         height, width = tf.unstack(tf.shape(y)[-3:-1])
         log_det = circular_exp_log_det if self.exponential else circular_log_abs_det
-        return log_det(self._checked_kernel(y), height, width)
+        return log_det(self._kernel_for(y), height, width)
 
-    def _checked_kernel(self, images):
+    def _kernel_for(self, images):
         """The kernel, after a check that no W(u, v) for this size of images is singular."""
         checks.check_event(images, self.name, "[H, W, C]", self.kernel.shape[-1])
         kernel = tf.convert_to_tensor(self.kernel)
