@@ -8,8 +8,6 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-import tfp_invconv as tic  # noqa: E402
-
 project = "tfp_invconv"
 copyright = "the tfp_invconv maintainers"
 extensions = [
@@ -18,32 +16,47 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "sphinx_design",
 ]
 html_theme = "furo"
 html_title = project
+html_static_path = ["_static"]
+html_css_files = ["manual.css"]
 exclude_patterns = ["_build", "jupyter_execute"]
 templates_path = ["_templates"]
-# Notebooks are shown as they were committed, with their outputs.
+# Notebooks keep the outputs that they were committed with.
 nb_execution_mode = "off"
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+# Links to headings, such as layers.md#couplings.
+myst_heading_anchors = 2
 # Single backticks in docstrings are code.
 default_role = "code"
+add_module_names = False
+python_use_unqualified_type_names = True
+# One argument a line in longer signatures.
+python_maximum_signature_line_length = 80
 autodoc_member_order = "bysource"
+# The constructor's signature stands with its arguments, below the description of the class.
+autodoc_class_signature = "separated"
+# TFP's and Keras's own manuals describe inherited methods.
+autodoc_default_options = {
+    "members": True,
+    "inherited-members": False,
+    "special-members": "__init__",
+}
 autosummary_generate = True
-# What every bijector has stands in TFP's own manual.
-autodoc_default_options = {"members": True, "inherited-members": False}
 
 HEADING = re.compile(r"^(\s*)#### (.+)$")
 
 
 def to_restructured_text(app, what, name, obj, options, lines):
-    """Docstrings are in the Markdown of TFP: headings with ####, fenced formulas."""
+    """Translates the Markdown of TFP's docstrings: headings with ####, fenced formulas."""
     result, fence = [], None
     for line in lines:
         heading = HEADING.match(line)
         if line.strip().startswith("```") and fence is None:
             fence = len(line) - len(line.lstrip())
-            result += ["", " " * fence + "::", ""]
+            result += ["", " " * fence + ".. code-block:: none", ""]
         elif line.strip() == "```":
             fence = None
             result.append("")
@@ -55,43 +68,24 @@ def to_restructured_text(app, what, name, obj, options, lines):
             result.append(line)
         else:
             result.append(escaped(line))
+            if line.strip() == "Returns:":
+                # An empty first line, or napoleon takes all before a colon for a type.
+                result.append(line.replace("Returns:", "  \\ "))
     lines[:] = result
 
 
 def escaped(line):
-    """Bars outside of code are bars, and code may be followed by a letter."""
+    """Escapes bars outside code, and separates code from a letter that follows it."""
     parts = line.split("`")
     parts[::2] = [part.replace("|", r"\|") for part in parts[::2]]
     return re.sub(r"(`[^`]+`)(?=\w)", r"\1\\ ", "`".join(parts))
 
 
-def public_names():
-    """Every public name, those of the modules with the modules before them."""
-    names = []
-    for name in tic.__all__:
-        value = getattr(tic, name)
-        if not hasattr(value, "__path__") and not hasattr(value, "__file__"):
-            names.append(f"tfp_invconv.{name}")
-            continue
-        for inner in getattr(value, "__all__", None) or vars(value):
-            member = getattr(value, inner)
-            if not inner.startswith("_") and getattr(member, "__module__", "").startswith(
-                "tfp_invconv"
-            ):
-                names.append(f"tfp_invconv.{name}.{inner}")
-    return names
-
-
-def write_pages(app):
-    """One page for each public name, and copies of the notebooks."""
-    listed = "\n".join(f"   {name}" for name in public_names())
-    page = HERE / "api.rst"
-    text = f"Reference\n=========\n\n.. autosummary::\n   :toctree: reference\n\n{listed}\n"
-    if not page.exists() or page.read_text() != text:
-        page.write_text(text)
+def copy_notebooks(app):
+    """Sphinx reads only what is in its own folder."""
     shutil.copytree(HERE.parent / "notebooks", HERE / "notebooks", dirs_exist_ok=True)
 
 
 def setup(app):
-    write_pages(app)
+    copy_notebooks(app)
     app.connect("autodoc-process-docstring", to_restructured_text, priority=100)

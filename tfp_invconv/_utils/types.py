@@ -1,12 +1,18 @@
-"""Types of public arguments. Those of TensorFlow and TFP are unknown to type checkers."""
+"""The types of public arguments, by names that the manual shows.
+
+TensorFlow and TFP are unknown to type checkers, so that some of these are any type to them.
+"""
 
 import os
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
-# What `tf.convert_to_tensor` takes; for a parameter, also a variable or a deferred tensor.
-TensorLike: TypeAlias = Any
+from typing_extensions import TypeAliasType
+
+# A tensor, or what `tf.convert_to_tensor` converts to one. For a parameter of a layer, also a
+# variable or a deferred tensor.
+TensorLike = TypeAliasType("TensorLike", Any)
 # A `tf.DType`, NumPy's, or a name.
-DType: TypeAlias = Any
-Shape: TypeAlias = Sequence[int]
-PathLike: TypeAlias = str | os.PathLike[str]
+DType = TypeAliasType("DType", Any)
+Shape = TypeAliasType("Shape", Sequence[int])
+PathLike = TypeAliasType("PathLike", str | os.PathLike[str])
