@@ -11,7 +11,7 @@ DATASETS = [
     "scikit-learn",
 ]
 EXAMPLES = [*DATASETS, "matplotlib"]
-DOCS = ["furo", "myst-nb", "sphinx"]
+DOCS = ["furo", "myst-nb", "sphinx", "sphinx-design"]
 TEST = [
     *EXAMPLES,
     "hypothesis",
@@ -67,6 +67,8 @@ setup(
         "tensorflow-probability[tf]>=0.25",
         # TensorFlow Probability imports distutils, which Python 3.12 left to setuptools.
         "setuptools; python_version >= '3.12'",
+        # For `TypeAliasType`, which `typing` has from Python 3.12.
+        "typing_extensions>=4.6",
     ],
     extras_require={
         "datasets": DATASETS,
