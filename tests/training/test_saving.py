@@ -1,7 +1,9 @@
 """Saving and loading (tensorflow/probability #674, #1225, #533)."""
 
+import json
 import subprocess
 import sys
+import zipfile
 
 import keras
 import numpy as np
@@ -59,6 +61,45 @@ np.save(r"{tmp_path / "log_prob.npy"}", model.predict(x, verbose=0))
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
     log_prob = np.load(tmp_path / "log_prob.npy")
     np.testing.assert_array_equal(log_prob, model.predict(small_images(), verbose=0))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"builder": "builtins>exec", "arguments": {"source": "__import__('os').mkdir('{path}')"}},
+        {"builder": "os.mkdir", "arguments": {"path": "{path}"}},
+        {
+            "builder": {"module": "os", "class_name": "function", "config": "mkdir"},
+            "arguments": {"path": "{path}"},
+        },
+        {
+            "arguments": {
+                "event_shape": {
+                    "module": "subprocess",
+                    "class_name": "Popen",
+                    "config": {"args": ["mkdir", "{path}"]},
+                    "registered_name": "Popen",
+                }
+            }
+        },
+        {"arguments": {"event_shape": {"class_name": "__lambda__", "config": {"value": "4wAA"}}}},
+    ],
+    ids=["builtin", "name", "function", "class", "lambda"],
+)
+def test_a_model_file_runs_nothing(model, tmp_path, changes):
+    path = tmp_path / "made"
+    model.save(tmp_path / "flow.keras")
+    with zipfile.ZipFile(tmp_path / "flow.keras") as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(files["config.json"])
+    config["config"].update(json.loads(json.dumps(changes).replace("{path}", str(path))))
+    files["config.json"] = json.dumps(config)
+    with zipfile.ZipFile(tmp_path / "changed.keras", "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    with pytest.raises((ValueError, TypeError), match="no registered builder|lambda|deserialized"):
+        keras.saving.load_model(tmp_path / "changed.keras")
+    assert not path.exists()
 
 
 def test_saved_weights_give_equal_log_probabilities(tmp_path):
