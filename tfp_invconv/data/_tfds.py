@@ -8,7 +8,7 @@ import os
 import random
 import sys
 
-_IMPORT_REMEDY = 'Try pip install "tfp_invconv[datasets]".'
+_IMPORT_REMEDY = 'Try pip install "tfp_invconv[datasets]", then restart Python.'
 # Beside TensorFlow 2.18 to 2.20, as on Colab, protobuf may be older than 1.21 needs.
 _PROTOBUF_REMEDY = (
     "The installed tensorflow-metadata is too new for the installed protobuf: pip install "
