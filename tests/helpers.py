@@ -26,6 +26,17 @@ def away_from_initial(module, scale=0.1, seed=0):
     return module
 
 
+def as_chain(bijector):
+    """The bijector with a chain of today's steps in place of each `Scan` in it."""
+    if isinstance(bijector, tic.Scan):
+        return tfb.Chain([as_chain(step) for step in bijector])
+    if hasattr(bijector, "bijectors"):
+        return bijector.copy(bijectors=[as_chain(part) for part in bijector.bijectors])
+    if hasattr(bijector, "bijector"):
+        return bijector.copy(bijector=as_chain(bijector.bijector))
+    return bijector
+
+
 # Flows, models and their data.
 
 

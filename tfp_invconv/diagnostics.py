@@ -1,11 +1,10 @@
 """Which layer of a flow loses precision, and how much."""
 
 import collections
-import contextlib
 import dataclasses
 import math
+import warnings
 from collections.abc import Callable
-from unittest import mock
 
 import numpy as np
 import tensorflow as tf
@@ -14,7 +13,6 @@ import tensorflow_probability as tfp
 from tfp_invconv._utils import seeds
 from tfp_invconv._utils.types import TensorLike
 from tfp_invconv.bijectors import _conditions, _walk
-from tfp_invconv.bijectors.scan import unrolled
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -24,8 +22,7 @@ _TOLERATED = 1000.0
 # Size of a perturbation. In float32, rounding then is a thousandth of it, in what it becomes too.
 _STEP = 1e-3
 
-_DIRECTIONS = ("inverse", "forward")
-_Call = collections.namedtuple("_Call", "layer method given returned kwargs")
+_Call = collections.namedtuple("_Call", "layer direction given returned kwargs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +80,7 @@ def condition_report(
     nine digits more to lose.
 
     *Cost*: eight evaluations of the flow, not in a graph. A few dozen examples are enough; one
-    has no spread. Two of them run with the layers' methods replaced, so no other thread should
-    use the flow meanwhile.
+    has no spread.
 
     Args:
       distribution: a `tfd.TransformedDistribution` of events that are one tensor, such as
@@ -101,8 +97,11 @@ def condition_report(
 
     Raises:
       TypeError: if `distribution` has no bijector.
-      ValueError: if `x` is empty or does not end in the event's shape, or if a bijector made of
-        others does not call their `inverse` and `forward`.
+      ValueError: if `x` is empty or does not end in the event's shape.
+
+    Warns:
+      UserWarning: if a bijector is made of others and is none of `tfb.Chain`, `tfb.Invert`,
+        `ConditionalChain`, `PartialChannels` and `Scan`: it is reported as one layer.
 
     #### Examples
 
@@ -128,36 +127,22 @@ def condition_report(
             "tfd.TransformedDistribution; of a FlowModel, pass model.distribution. "
             f"Got {distribution!r}."
         )
-    bijector, base = unrolled(distribution.bijector), distribution.distribution
+    bijector, base = distribution.bijector, distribution.distribution
     x, batch = _checked(x, distribution)
     noise_seed, step_seed = tfp.random.split_seed(seeds.stateless_seed(seed))
     z = base.sample(batch[: batch.rank - base.batch_shape.rank], seed=noise_seed)
-    kwargs = {}
     if condition is not None:
-        kwargs = _conditions.arguments(bijector, tf.convert_to_tensor(condition))
-    data_calls = _recorded(bijector, "inverse", x, kwargs)
-    noise_calls = _recorded(bijector, "forward", z, kwargs)
-    whole = [calls.pop() for calls in (data_calls, noise_calls)]
-
-    leaves = list(_walk.leaves(bijector, ""))
-    expected = collections.Counter(id(layer) for _, layer in leaves)
-    for calls in (data_calls, noise_calls):
-        if collections.Counter(id(call.layer) for call in calls) != expected:
-            raise ValueError(
-                f"condition_report: a bijector in {bijector.name!r} that is made of others must "
-                f"call `inverse` or `forward` of each once; needs {[b.name for _, b in leaves]}, "
-                f"got calls of {[call.layer.name for call in calls]}."
-            )
-    reports = []
-    for call in data_calls:
-        # A layer may be in several places: noise meets last the one that data meet first.
-        place = next(i for i, (_, layer) in enumerate(leaves) if layer is call.layer)
-        path, layer = leaves.pop(place)
-        i = max(i for i, noise in enumerate(noise_calls) if noise.layer is layer)
-        reports.append(_report(f"{path}{layer.name}", call, noise_calls.pop(i), batch, step_seed))
+        condition = tf.convert_to_tensor(condition)
+    *data_calls, whole_on_data = _recorded(bijector, "inverse", x, condition)
+    *noise_calls, whole_on_noise = _recorded(bijector, "forward", z, condition)
+    _warn_of_hidden_layers(call.layer for _, call in data_calls)
+    on_noise = dict(noise_calls)
+    reports = [
+        _report(name, on_data, on_noise[name], batch, step_seed) for name, on_data in data_calls
+    ]
     print_fn(f"{'':<40}{'round':>9}{'growth on':>20}")
     print_fn(f"{'layer':<40}{'trip':>9}{'data':>10}{'noise':>10}  verdict")
-    for row in [*reports, _report("all layers", *whole, batch, step_seed)]:
+    for row in [*reports, _report("all layers", whole_on_data, whole_on_noise, batch, step_seed)]:
         figures = f"{row.round_trip:>9.1e}{row.growth_on_data:>10.1e}{row.growth_on_noise:>10.1e}"
         print_fn(f"{row.name:<40}{figures}  {row.verdict}")
     return reports
@@ -177,38 +162,36 @@ def _checked(x, distribution):
     return tf.broadcast_to(x, batch + x.shape[ndims:]), batch
 
 
-def _recorded(bijector, method, value, kwargs):
-    """The calls of the layers while `method` of the bijector runs, and last the one of it."""
-    layers = {id(layer) for _, layer in _walk.leaves(bijector, "")}
+def _recorded(bijector, direction, value, condition):
+    """[(label, call), ...] of the layers as `value` meets them, and last the call of the whole."""
     calls = []
 
-    def recorder(layer, name):
-        original = getattr(layer, name)
+    def record(name, layer, direction, given, kwargs):
+        returned = getattr(layer, direction)(given, **kwargs)
+        calls.append((name, _Call(layer, direction, given, returned, kwargs)))
+        return returned
 
-        def run(given, *args, **kwargs):
-            returned = original(given, *args, **kwargs)
-            calls.append(_Call(layer, name, given, returned, kwargs))
-            return returned
+    returned = _walk.walk(bijector, value, record, direction=direction, condition=condition)
+    kwargs = {} if condition is None else _conditions.condition_kwargs(bijector, condition)
+    return [*calls, _Call(bijector, direction, value, returned, kwargs)]
 
-        return run
 
-    with contextlib.ExitStack() as patches:
-        for part in (bijector, *bijector.submodules):
-            # Log-determinants would evaluate layers again, and nobody looks at them here.
-            stand_ins = {f"{name}_log_det_jacobian": lambda *_, **__: 0.0 for name in _DIRECTIONS}
-            if id(part) in layers:
-                stand_ins |= {name: recorder(part, name) for name in _DIRECTIONS}
-            if isinstance(part, tfb.Bijector):
-                patches.enter_context(mock.patch.multiple(part, **stand_ins))
-        returned = getattr(bijector, method)(value, **kwargs)
-    return [*calls, _Call(bijector, method, value, returned, kwargs)]
+def _warn_of_hidden_layers(layers):
+    hiding = sorted({layer.name for layer in layers if _walk.hides_layers(layer)})
+    if hiding:
+        warnings.warn(
+            f"condition_report: can't look inside {hiding}, and reports each as one layer. Make "
+            "the flow of tfb.Chain, tfb.Invert, ConditionalChain, PartialChannels and Scan.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _report(name, on_data, on_noise, batch, seed):
     """The figures of a layer from its calls in the two directions."""
 
     def to_data(v):
-        return getattr(on_noise.layer, on_noise.method)(v, **on_noise.kwargs)
+        return getattr(on_noise.layer, on_noise.direction)(v, **on_noise.kwargs)
 
     def flat(value):
         return np.reshape(np.asarray(value).astype(np.float64), [batch.num_elements(), -1])
@@ -220,7 +203,7 @@ def _report(name, on_data, on_noise, batch, seed):
         # The step as it is after rounding.
         return _largest(change / np.linalg.norm(flat(moved) - flat(v), axis=-1), reached)
 
-    # A new tensor: for the old one TFP's cache has what went into it.
+    # TFP caches what went into a tensor, so pass a new one.
     back = to_data(tf.identity(on_data.returned))
     u, v = flat(on_data.given), flat(on_data.returned)
     with np.errstate(all="ignore"):

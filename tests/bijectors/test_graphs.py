@@ -151,7 +151,7 @@ def test_deleted_flows_leave_no_graph_behind():
 
     references = use_a_flow(4) + use_a_flow(6)
     # TFP's caches keep every graph in which any bijector was used, its own as well.
-    for cache in (vars(tfb.Bijector)["_cache"], _cache.cache, _cache.one_pass_cache):
+    for cache in (vars(tfb.Bijector)["_cache"], _cache.cache, _cache.value_and_log_det_cache):
         cache.clear()
     gc.collect()
     assert not [r() for r in references if r() is not None]

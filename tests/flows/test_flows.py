@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
+from helpers import as_chain
 
 import tfp_invconv as tic
-from tfp_invconv.bijectors.scan import unrolled
 from tfp_invconv.flows import CONVOLUTIONS, COUPLINGS
 
 # Each convolution and each coupling once.
@@ -36,7 +36,7 @@ def test_glow_of_every_kind_is_a_density(conv, coupling):
 
 def test_levels_steps_and_latents():
     flow = tic.glow([8, 8, 1], levels=3, depth=2, width=4, seed=0)
-    kinds = [type(module).__name__ for module in unrolled(flow.bijector).submodules]
+    kinds = [type(module).__name__ for module in as_chain(flow.bijector).submodules]
     assert kinds.count("ActNorm") == 6
     # Six couplings and the split priors of the two levels above the last.
     assert kinds.count("AffineCoupling") == 8

@@ -89,7 +89,7 @@ class ValueAndLogDetBijector(tfp.bijectors.Bijector):
     own direction.
     """
 
-    _cache = _cache.one_pass_cache
+    _cache = _cache.value_and_log_det_cache
 
     def _forward_with_attributes(self, x, **kwargs):
         y, fldj = self._forward_and_log_det(x, **kwargs)
@@ -100,9 +100,10 @@ class ValueAndLogDetBijector(tfp.bijectors.Bijector):
         return x, {"ildj": ildj}
 
     def _inverse_log_det_jacobian(self, y, **kwargs):
-        # The name keeps the value alive while its log-determinant is read.
-        value = self._cache.inverse(y, **kwargs)  # noqa: F841
-        return self._cache.inverse_attributes(y, **kwargs)["ildj"]
+        cache = self._cache  # Bound once: the class's own may be emptied meanwhile.
+        # The name keeps the value alive while the log-determinant is read.
+        value = cache.inverse(y, **kwargs)  # noqa: F841
+        return cache.inverse_attributes(y, **kwargs)["ildj"]
 
 
 def common_dtype(*values):

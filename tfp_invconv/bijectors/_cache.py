@@ -1,16 +1,14 @@
-"""TFP's cache of evaluations, kept from outliving what it is right for."""
-
-import contextlib
+"""Caches of evaluations, as TFP's, that never return a stale log-determinant."""
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.internal import cache_util
 
 
-class _LogDetsOfLivingValues(cache_util.BijectorCache):
+class FreshLogDetCache(cache_util.BijectorCache):
     """Keeps a log-determinant as long as the value of the same call.
 
-    TFP's own keeps it as long as the input, and serves it after variables have changed.
+    TFP's cache keeps it as long as the input, and returns it after variables have changed.
     """
 
     def _attributes(self, input, fn_name, **kwargs):
@@ -22,35 +20,19 @@ class _LogDetsOfLivingValues(cache_util.BijectorCache):
         return super()._invoke(input, fn_name, kwargs, attributes)
 
 
-class _OnePassCache(_LogDetsOfLivingValues, cache_util.BijectorCacheWithGreedyAttrs):
+class _ValueAndLogDetCache(FreshLogDetCache, cache_util.BijectorCacheWithGreedyAttrs):
     """The same for bijectors whose methods return value and log-determinant together."""
 
 
-# Of layers whose log-determinant is a method of its own, and of those with one evaluation for both.
-cache = _LogDetsOfLivingValues()
-one_pass_cache = _OnePassCache("_forward_with_attributes", "_inverse_with_attributes")
+# For layers with a method for the log-determinant, and for those with one evaluation for both.
+cache = FreshLogDetCache()
+value_and_log_det_cache = _ValueAndLogDetCache(
+    "_forward_with_attributes", "_inverse_with_attributes"
+)
 
 
-@contextlib.contextmanager
-def forgotten_graph():
-    """Takes the graph that is traced within it out of the caches of all bijectors, at its end.
-
-    They would keep it, and so the whole flow, for ever.
-    """
-    yield
-    if tf.executing_eagerly():
-        return
-    graph = tf.compat.v1.get_default_graph()
-    for a_cache in (vars(tfp.bijectors.Bijector)["_cache"], cache, one_pass_cache):
-        for key in list(a_cache.storage):
-            if any(_is_within(tensor, graph) for tensor in tf.nest.flatten(key())):
-                key.cancel()
-                a_cache.storage.pop(key, None)
-
-
-def _is_within(tensor, graph):
-    """Whether a tensor is one of a graph, or of one that is traced for it, such as a loop's."""
-    inner = getattr(tensor, "graph", None)
-    while inner is not None and inner is not graph:
-        inner = getattr(inner, "outer_graph", None)
-    return inner is not None
+def forget_graph():
+    """Empties the caches of all bijectors where a graph is traced: they would keep it for ever."""
+    if not tf.executing_eagerly():
+        for a_cache in (vars(tfp.bijectors.Bijector)["_cache"], cache, value_and_log_det_cache):
+            a_cache.clear()

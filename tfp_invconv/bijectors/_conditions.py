@@ -1,42 +1,47 @@
-"""Conditions, labels or vectors, and their way to the layers that take one."""
+"""Conditions, labels or vectors, and their way to the layers that take one.
+
+Labels become vectors where a condition comes in: in a model, or in the first layer that takes one.
+From there on they travel as the keyword argument `condition`.
+"""
 
 import numpy as np
 import tensorflow as tf
 
 
-def arguments(bijector, condition):
-    """The keyword arguments that hand a condition to a bijector, through TFP's own around it."""
+def condition_kwargs(bijector, condition):
+    """The keyword arguments that take a condition to a bijector, or to the layers inside it."""
     if getattr(bijector, "takes_condition", False):
         return {"condition": condition}
     if hasattr(bijector, "bijectors"):
-        # What TFP's compositions want: a dictionary of arguments for each layer's name.
-        by_name = {b.name: arguments(b, condition) for b in tf.nest.flatten(bijector.bijectors)}
+        # TFP's compositions take a dictionary of keyword arguments for each layer's name.
+        parts = tf.nest.flatten(bijector.bijectors)
+        by_name = {part.name: condition_kwargs(part, condition) for part in parts}
         return {name: kwargs for name, kwargs in by_name.items() if kwargs}
     if hasattr(bijector, "bijector"):
-        return arguments(bijector.bijector, condition)
+        return condition_kwargs(bijector.bijector, condition)
     return {}
 
 
-def inner(bijector, condition=None, **kwargs):
-    """The keyword arguments of a bijector's methods for the bijector inside of it."""
-    given = {} if condition is None else arguments(bijector, condition)
+def inner_kwargs(bijector, condition=None, **kwargs):
+    """The keyword arguments of a composition's methods, for the bijector inside it."""
+    given = {} if condition is None else condition_kwargs(bijector, condition)
     return {**kwargs, **given}
 
 
-def take_condition(bijector):
+def is_conditional(bijector):
     """Whether a condition reaches a layer of this bijector."""
-    return bool(arguments(bijector, None))
+    return bool(condition_kwargs(bijector, None))
 
 
-def size(bijector):
+def condition_size(bijector):
     """How many numbers a condition has, or classes there are; None where no layer says so."""
     layers = [] if bijector is None else [bijector, *bijector.submodules]
     sizes = (getattr(layer, "condition_size", None) for layer in layers)
     return next((size for size in sizes if size), None)
 
 
-def vectors(condition, batch_rank, size, caller):
-    """The condition as vectors, `[..., size]`: those of integers are labels, made one-hot.
+def as_vectors(condition, batch_rank, size, caller):
+    """The condition as vectors `[..., size]`: integers are labels and become one-hot.
 
     Args:
       condition: float tensor `[..., size]`; or a tensor of integers, labels `[...]` or, where it
@@ -74,8 +79,8 @@ def vectors(condition, batch_rank, size, caller):
         return tf.one_hot(labels, size)
 
 
-def own_shape(condition):
-    """The shape of one condition: that of a vector; labels have none."""
+def condition_event_shape(condition):
+    """The shape of one condition: a vector's size; labels have none."""
     return [] if condition.dtype.is_integer else condition.shape[-1:].as_list()
 
 

@@ -4,7 +4,7 @@ import tensorflow as tf
 from tensorflow.python.ops import control_flow_util
 
 
-def unrolled(evaluate, stacks, order, value, log_det, state, kwargs):
+def run_unrolled(evaluate, stacks, order, value, log_det, state, kwargs):
     """Evaluates the steps one by one.
 
     Args:
@@ -28,8 +28,8 @@ def unrolled(evaluate, stacks, order, value, log_det, state, kwargs):
     return value, log_det, [tf.stack(rows) for rows in zip(*new_state, strict=True)]
 
 
-def looped(evaluate, stacks, order, value, log_det, state, kwargs):
-    """As `unrolled`, but evaluates them in a `tf.while_loop`."""
+def run_looped(evaluate, stacks, order, value, log_det, state, kwargs):
+    """As `run_unrolled`, but evaluates them in a `tf.while_loop`."""
     length, shape = len(order), value.shape
 
     def arrays(tensors):
@@ -58,7 +58,7 @@ def looped(evaluate, stacks, order, value, log_det, state, kwargs):
     return value, log_det, [a.stack() for a in new_state]
 
 
-def recomputed(evaluate):
+def with_recomputation(evaluate):
     """`evaluate` that keeps its arguments for the gradient and nothing that it made of them."""
 
     def run(*args):
@@ -81,7 +81,7 @@ def recomputed(evaluate):
     return run
 
 
-def unrolls(unroll):
+def should_unroll(unroll):
     """Whether steps run one by one: as asked for, or else in eager mode and under XLA on a CPU."""
     if unroll is not None:
         return unroll

@@ -42,7 +42,7 @@ def _attributes(network):
     return [getattr(network, name, None) for name in ("name", "inputs", "condition_size")]
 
 
-def structure(network):
+def anonymous_config(network):
     """The configuration of a Keras layer without names, seeds and initializers."""
     names = {layer.name: f"layer {i}" for i, layer in enumerate(network._flatten_layers())}
 
@@ -57,13 +57,13 @@ def structure(network):
     return anonymous(network.get_config())
 
 
-class _Phase(keras.Layer):
+class _TrainingFlag(keras.Layer):
     """Returns whether a Keras model trains, which Keras tells only to layers."""
 
     def call(self, training=None):
         return training
 
 
-def training_phase():
+def is_training():
     """Whether a Keras model that is being called trains; None outside of one."""
-    return _Phase()()
+    return _TrainingFlag()()

@@ -21,26 +21,26 @@ def is_stack(value):
     return _base.is_ref(value) or isinstance(value, stacked_networks.StackedNetwork)
 
 
-def replaced(value, replace, is_part=is_stack):
-    """An argument of a constructor, such as a bijector, with `replace(part)` for parts of it."""
-    if is_part(value):
+def map_parameters(value, replace):
+    """A bijector, or another argument of a constructor, with `replace(p)` for each parameter p."""
+    if is_stack(value):
         return replace(value)
     if isinstance(value, tfb.Bijector):
         given = value.parameters or {}
-        arguments = {k: replaced(v, replace, is_part) for k, v in given.items()}
+        arguments = {k: map_parameters(v, replace) for k, v in given.items()}
         changed = {k: v for k, v in arguments.items() if v is not given[k]}
         return value.copy(**changed) if changed else value
     if isinstance(value, (list, tuple)):
-        parts = [replaced(part, replace, is_part) for part in value]
+        parts = [map_parameters(part, replace) for part in value]
         same = all(new is old for new, old in zip(parts, value, strict=True))
         return value if same else parts
     return value
 
 
-def parts(bijector):
-    """The parts that `replaced` replaces, each once."""
+def parameters_of(bijector):
+    """The parameters that `map_parameters` replaces, each once."""
     found = {}
-    replaced(bijector, lambda part: found.setdefault(id(part), part))
+    map_parameters(bijector, lambda part: found.setdefault(id(part), part))
     return list(found.values())
 
 
@@ -119,7 +119,8 @@ class _Stacking:
         for network in networks:
             _calling.check_built(network, where)
         _check_alike(
-            [stacked_networks.structure(network) for network in networks], f"{where}'s layers"
+            [stacked_networks.anonymous_config(network) for network in networks],
+            f"{where}'s layers",
         )
         rows = zip(*(network.variables for network in networks), strict=True)
         variables = [self.stack(row, f"{where}.{row[0].path}") for row in rows]

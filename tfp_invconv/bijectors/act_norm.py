@@ -76,8 +76,6 @@ class ActNorm(ParameterBijector):
           ValueError: if a parameter has the wrong shape or is a constant that contains a NaN.
         """
         parameters = dict(locals())
-        # While true, the next evaluation first fits the layer to its input.
-        self.awaits_data = False
         super().__init__(parameters, is_constant_jacobian=True)
 
     @classmethod
@@ -149,13 +147,6 @@ class ActNorm(ParameterBijector):
             changed = tf.reduce_any(self.shift != 0) | tf.reduce_any(self.log_scale != 0)
             return not bool(changed)
 
-    def _fit_if_awaiting(self, x):
-        # A layer that is not the identity has been trained or loaded: it stays as it is.
-        if not self.awaits_data:
-            self.warn_if_not_fitted()
-        elif self.is_identity:
-            self.initialize(x)
-
     def warn_if_not_fitted(self):
         """Warns if a gradient is being taken, and it is still the identity."""
         if _is_gradient_taken() and self.is_identity:
@@ -168,7 +159,7 @@ class ActNorm(ParameterBijector):
 
     def _inverse(self, y):
         checks.check_event(y, self.name, "[C]", self.shift.shape[-1])
-        self._fit_if_awaiting(y)
+        self.warn_if_not_fitted()
         return (y + self.shift) * tf.exp(self.log_scale)
 
     def _forward(self, x):

@@ -165,7 +165,7 @@ class ChannelCoupling(ValueAndLogDetBijector):
         _calling.check_input(network, flat, self.name)
         if condition is not None:
             size = self.condition_size
-            condition = _conditions.vectors(condition, batch.shape[0], size, self.name)
+            condition = _conditions.as_vectors(condition, batch.shape[0], size, self.name)
             condition = _flat(condition, batch)
         is_empty = 0 in x.shape[:-ndims]
         if is_empty:  # Keras's convolutions fail on a batch without examples.
@@ -256,7 +256,7 @@ def _remake(layer, parameters):
 
 def _flat(condition, batch):
     """A condition for each example, in one batch dimension."""
-    own = _conditions.own_shape(condition)
+    own = _conditions.condition_event_shape(condition)
     return tf.reshape(tf.broadcast_to(condition, tf.concat([batch, own], 0)), [-1, *own])
 
 

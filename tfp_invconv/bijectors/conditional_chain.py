@@ -1,11 +1,11 @@
-"""A chain that hands one condition to all the layers that take one."""
+"""A chain that passes one condition to all the layers that take one."""
 
 from tensorflow_probability.python.bijectors import chain
 
 from tfp_invconv.bijectors import _conditions
 
 
-# Not `tfb.Chain`: that one insists on layers without networks, or makes a plain chain instead.
+# `tfb.Chain` makes a plain chain where a layer is no CompositeTensor, so subclass `_Chain`.
 class ConditionalChain(chain._Chain):
     """`tfb.Chain` with a condition: labels or a context that its couplings look at.
 
@@ -46,7 +46,7 @@ class ConditionalChain(chain._Chain):
     @property
     def takes_condition(self) -> bool:
         """Whether a layer of it takes a condition."""
-        return any(_conditions.take_condition(bijector) for bijector in self.bijectors)
+        return any(map(_conditions.is_conditional, self.bijectors))
 
     def _walk_forward(self, step_fn, x, **kwargs):
         for bijector in reversed(self.bijectors):
@@ -60,6 +60,6 @@ class ConditionalChain(chain._Chain):
 
 
 def _arguments(bijector, condition=None, **by_name):
-    """Those of a plain chain, which go by the layer's name, and the condition."""
-    given = {} if condition is None else _conditions.arguments(bijector, condition)
+    """The keyword arguments of one layer: those given for its name, and the condition."""
+    given = {} if condition is None else _conditions.condition_kwargs(bijector, condition)
     return {**by_name.get(bijector.name, {}), **given}

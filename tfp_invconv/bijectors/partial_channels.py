@@ -4,6 +4,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_invconv._utils import checks
+from tfp_invconv._utils.types import TensorLike
 from tfp_invconv.bijectors import _conditions
 from tfp_invconv.bijectors._base import ValueAndLogDetBijector
 
@@ -91,24 +92,25 @@ class PartialChannels(ValueAndLogDetBijector):
     @property
     def takes_condition(self) -> bool:
         """Whether the bijector takes a condition; see `ConditionalChain`."""
-        return _conditions.take_condition(self.bijector)
+        return _conditions.is_conditional(self.bijector)
 
     def _inverse_and_log_det(self, y, **kwargs):
-        kwargs = _conditions.inner(self.bijector, **kwargs)
-        first, rest = self._split(y)
+        kwargs = _conditions.inner_kwargs(self.bijector, **kwargs)
+        first, rest = self.split(y)
         # Named, so that it lives, and TFP's cache with it, while the log-determinant is made.
         value = self.bijector.inverse(first, **kwargs)
         ildj = self.bijector.inverse_log_det_jacobian(first, event_ndims=3, **kwargs)
-        return self._join(value, rest), ildj
+        return self.join(value, rest), ildj
 
     def _forward_and_log_det(self, x, **kwargs):
-        kwargs = _conditions.inner(self.bijector, **kwargs)
-        first, rest = self._split(x)
+        kwargs = _conditions.inner_kwargs(self.bijector, **kwargs)
+        first, rest = self.split(x)
         value = self.bijector.forward(first, **kwargs)
         fldj = self.bijector.forward_log_det_jacobian(first, event_ndims=3, **kwargs)
-        return self._join(value, rest), fldj
+        return self.join(value, rest), fldj
 
-    def _split(self, x):
+    def split(self, x: TensorLike) -> tuple[tf.Tensor, tf.Tensor]:
+        """The channels that the bijector transforms, and the others."""
         checks.check_event(x, self.name, "[H, W, C]")
         if x.shape[-1] < self.num_channels:
             raise ValueError(
@@ -118,7 +120,8 @@ class PartialChannels(ValueAndLogDetBijector):
         # Identities: slices of all channels would be the input itself.
         return tf.identity(x[..., : self.num_channels]), x[..., self.num_channels :]
 
-    def _join(self, first, rest):
+    def join(self, first: TensorLike, rest: TensorLike) -> tf.Tensor:
+        """The channels that the bijector has transformed, and the others behind them."""
         if not first.shape[-3:-1].is_compatible_with(rest.shape[-3:-1]):
             raise ValueError(
                 f"{self.name}: the bijector must keep height and width, {rest.shape[-3:-1]}; "

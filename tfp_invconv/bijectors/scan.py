@@ -101,7 +101,7 @@ class Scan(ValueAndLogDetBijector):
         self._length = length
         self._remat = remat
         self._unroll = unroll
-        parts = _stacking.parts(bijector)
+        parts = _stacking.parameters_of(bijector)
         stacks = [p for p in parts if isinstance(p, stacked_networks.StackedNetwork)]
         in_networks = {id(v): v for stack in stacks for v in stack.variables}
         references = {id(p): p for p in parts if _base.is_ref(p)} | in_networks
@@ -194,7 +194,7 @@ class Scan(ValueAndLogDetBijector):
     @property
     def takes_condition(self) -> bool:
         """Whether the steps take a condition; see `ConditionalChain`."""
-        return _conditions.take_condition(self.bijector)
+        return _conditions.is_conditional(self.bijector)
 
     def __len__(self):
         return self.length
@@ -208,6 +208,21 @@ class Scan(ValueAndLogDetBijector):
     def __iter__(self):
         # `tfb.Bijector` refuses.
         return (self[i] for i in range(self.length))
+
+    def with_variables(self):
+        """Yields each step with variables of its own, and takes over their values at the end."""
+        rows = []
+        for i in range(self.length):
+            rows.append(
+                [
+                    tf.Variable(r[i]) if isinstance(r, tf.Variable) else tf.convert_to_tensor(r)[i]
+                    for r in self._references
+                ]
+            )
+            yield self._step(rows[-1])[0]
+        for reference, column in zip(self._references, zip(*rows, strict=True), strict=True):
+            if isinstance(reference, tf.Variable):
+                reference.assign(tf.stack([tf.convert_to_tensor(value) for value in column]))
 
     def experimental_batch_shape(self, x_event_ndims=None, y_event_ndims=None):
         """The batch shape of one step."""
@@ -225,23 +240,21 @@ class Scan(ValueAndLogDetBijector):
 
     def _run(self, direction, x, order, kwargs):
         """The steps with the indices `order`, one after the other: value and log-determinant."""
-        x, kwargs = self._with_batch_of_steps(x), _conditions.inner(self.bijector, **kwargs)
-        fitted_to_data = [m for m in self.bijector.submodules if hasattr(m, "awaits_data")]
-        if any(layer.awaits_data for layer in fitted_to_data):
-            self._initialize(x, kwargs)
-        elif direction == "inverse":
-            # Those of the steps have slices, not variables, and can't know.
-            for layer in fitted_to_data:
-                layer.warn_if_not_fitted()
+        x, kwargs = self._with_batch_of_steps(x), _conditions.inner_kwargs(self.bijector, **kwargs)
+        if direction == "inverse":
+            # A step has slices of the variables, and can't tell.
+            for layer in self.bijector.submodules:
+                if hasattr(layer, "warn_if_not_fitted"):
+                    layer.warn_if_not_fitted()
         kwargs = tf.nest.map_structure(tf.convert_to_tensor, kwargs)
-        training = stacked_networks.training_phase()
+        training = stacked_networks.is_training()
         state = self._state if training else []
         evaluate = functools.partial(self._evaluate, direction, state, training)
         if self.remat:
-            evaluate = _loops.recomputed(evaluate)
+            evaluate = _loops.with_recomputation(evaluate)
         stacks = [tf.convert_to_tensor(reference) for reference in self._references]
         log_det = tf.zeros(tf.shape(x)[: x.shape.rank - self.forward_min_event_ndims], x.dtype)
-        run = _loops.unrolled if _loops.unrolls(self.unroll) else _loops.looped
+        run = _loops.run_unrolled if _loops.should_unroll(self.unroll) else _loops.run_looped
         value, log_det, new_state = run(evaluate, stacks, order, x, log_det, state, kwargs)
         for variable, rows in zip(state, new_state, strict=True):
             variable.assign(rows)
@@ -287,7 +300,7 @@ class Scan(ValueAndLogDetBijector):
                 )
             return networks[id(part)][1]
 
-        return _stacking.replaced(self.bijector, replace), networks.values()
+        return _stacking.map_parameters(self.bijector, replace), networks.values()
 
     def _with_batch_of_steps(self, x):
         """x with the batch dimensions that the parameters of the steps have beyond its own."""
@@ -299,33 +312,3 @@ class Scan(ValueAndLogDetBijector):
         batch = self.experimental_batch_shape_tensor(x_event_ndims=ndims)
         lead, event = tf.split(tf.shape(x), [x.shape.rank - ndims, ndims])
         return tf.broadcast_to(x, tf.concat([tf.broadcast_dynamic_shape(lead, batch), event], 0))
-
-    def _initialize(self, x, kwargs):
-        """Lets each step in turn fit its layers that await data: see `ActNorm`."""
-        rows = []
-        for i in range(self.length):
-            slices = [
-                tf.Variable(r[i]) if isinstance(r, tf.Variable) else tf.convert_to_tensor(r)[i]
-                for r in self._references
-            ]
-            step, _ = self._step(slices)
-            for layer in step.submodules:
-                if hasattr(layer, "awaits_data"):
-                    layer.awaits_data = True
-            x = step.inverse(x, **kwargs)
-            rows.append(slices)
-        for reference, column in zip(self._references, zip(*rows, strict=True), strict=True):
-            if isinstance(reference, tf.Variable):
-                reference.assign(tf.stack([tf.convert_to_tensor(value) for value in column]))
-        for layer in self.bijector.submodules:
-            if hasattr(layer, "awaits_data"):
-                layer.awaits_data = False
-
-
-def unrolled(bijector):
-    """The bijector with a chain of today's steps for each `Scan` in it."""
-
-    def chain(scan):
-        return tfb.Chain([unrolled(step) for step in scan])
-
-    return _stacking.replaced(bijector, chain, lambda value: isinstance(value, Scan))

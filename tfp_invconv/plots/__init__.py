@@ -1,4 +1,4 @@
-"""Pictures of images, layers, trainings and densities."""
+"""Pictures: of batches of images, of layers, of trainings and of densities."""
 
 from tfp_invconv.plots.drawings import (
     curves,

@@ -1,4 +1,4 @@
-"""What several devices or machines need that train one flow by `tf.distribute`."""
+"""Helpers for `tf.distribute`."""
 
 import tensorflow as tf
 
@@ -8,23 +8,23 @@ def is_distributed():
     return tf.distribute.get_strategy().num_replicas_in_sync > 1
 
 
-def not_empty(x):
-    """Where there are replicas, one that got nothing of a last batch gets a zero."""
+def pad_empty_batch(x):
+    """x, or one example of zeros for a replica that got nothing of a last batch."""
     if not is_distributed():
         return x
     missing = tf.maximum(0, 1 - tf.shape(x)[0])
     return tf.pad(x, [[0, missing]] + [[0, 0]] * (x.shape.rank - 1))
 
 
-def with_an_axis(logs):
-    """A step's logs: over several machines Keras averages along an axis, which numbers lack."""
+def as_rank_1(logs):
+    """A step's logs with the axis along which Keras averages over several machines."""
     return {k: tf.reshape(v, [1]) for k, v in logs.items()} if is_distributed() else logs
 
 
-def without_sums(step, data):
-    """A step of training, which sums no gradients over replicas where there are none.
+def skip_gradient_sum(step, data):
+    """Runs a training step, without a sum of gradients where there is a single replica.
 
-    Keras's optimizers do so in any replica's context, and TensorFlow keeps the graph of a sum.
+    Keras's optimizers sum in any replica context, and TensorFlow keeps the graph of the sum.
     """
     if tf.distribute.has_strategy():
         return step(data)
@@ -32,7 +32,7 @@ def without_sums(step, data):
 
 
 def from_chief(batch, strategy):
-    """The first replica's batch, on all machines: each may have shuffled in its own way."""
+    """The first replica's batch, on all machines: each may have shuffled its data differently."""
     if strategy.num_replicas_in_sync == 1:
         return batch
 

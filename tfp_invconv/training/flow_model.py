@@ -10,13 +10,21 @@ import tensorflow_probability as tfp
 from tfp_invconv._utils import checks, seeds
 from tfp_invconv._utils.types import TensorLike
 from tfp_invconv.bijectors import _cache
-from tfp_invconv.training import batches, distribute, pairs, sampling, saving, variables
+from tfp_invconv.training import (
+    batches,
+    distribute,
+    initialization,
+    pairs,
+    sampling,
+    saving,
+    variables,
+)
 
 tfd = tfp.distributions
 
 
 @keras.saving.register_keras_serializable("tfp_invconv")
-class FlowModel(saving.WholeFiles, keras.Model):
+class FlowModel(saving.AtomicSaving, keras.Model):
     """Trains any TFP distribution with trainable variables by maximum likelihood.
 
     ```none
@@ -108,18 +116,15 @@ class FlowModel(saving.WholeFiles, keras.Model):
 
     def call(self, inputs, training=None):
         """Log-probability of each event, in nats, of data x or of pairs (x, condition)."""
-        # Keras hands `training` on to the networks inside by itself.
-        if training and tf.executing_eagerly() and not distribute.is_distributed():
-            self.initialize(inputs)
-        x, condition = self._pairs.split(inputs)
+        x, condition = self._pairs.unpack(inputs)
         batches.check_events(x, self.distribution, self.name)
         if condition is not None:
             batch_rank = x.shape.rank - self.distribution.event_shape.rank
-            condition = distribute.not_empty(self._pairs.vectors(condition, batch_rank))
-        # A new tensor, so that no bijector serves what it cached for the old one.
-        x_or_zero = distribute.not_empty(tf.identity(x))
-        with _cache.forgotten_graph():
-            log_prob = self.distribution.log_prob(x_or_zero, **self._pairs.arguments(condition))
+            condition = distribute.pad_empty_batch(self._pairs.vectors(condition, batch_rank))
+        # TFP caches evaluations by input tensor, so pass a new one.
+        x_or_zero = distribute.pad_empty_batch(tf.identity(x))
+        log_prob = self.distribution.log_prob(x_or_zero, **self._pairs.arguments(condition))
+        _cache.forget_graph()
         return log_prob[: tf.shape(x)[0]] if distribute.is_distributed() else log_prob
 
     def sample(
@@ -213,10 +218,11 @@ class FlowModel(saving.WholeFiles, keras.Model):
         caller, data = f"{self.name}.fit", (x, y, kwargs.get("sample_weight"))
         x = batches.checked(data, self._pairs.classes, caller)
         self._pairs.check_targets(x, y)
-        batch = self._pairs.of(batches.first_batch((x, *data[1:]), batch_size or 32, caller))[0]
+        first = batches.first_batch((x, *data[1:]), batch_size or 32, caller)
+        batch = self._pairs.with_condition(first)[0]
         batches.check_events(batch, self.distribution, caller)
         batches.warn_about_values(batch, self.distribution, caller)
-        self.initialize(batch)
+        self._fit_layers(batch, caller)
         y = batches.targets(x, y, kwargs)
         for callback in tf.nest.flatten(kwargs.get("callbacks")):
             # Keras finds the direction of its own metrics alone.
@@ -228,9 +234,9 @@ class FlowModel(saving.WholeFiles, keras.Model):
         """As `keras.Model.train_on_batch`, with what `fit` does before its first step."""
         caller, data = f"{self.name}.train_on_batch", (x, y, sample_weight)
         batches.check_batch(data, self._pairs.classes, caller)
-        batch = self._pairs.of(data)[0]
+        batch = self._pairs.with_condition(data)[0]
         batches.check_events(batch, self.distribution, caller)
-        self.initialize(batch)
+        self._fit_layers(batch, caller)
         return super().train_on_batch(x, y, sample_weight, **kwargs)
 
     def evaluate(self, x=None, y=None, **kwargs):
@@ -250,16 +256,16 @@ class FlowModel(saving.WholeFiles, keras.Model):
 
     def train_step(self, data):
         """As Keras's, the target being the condition where the distribution takes one."""
-        logs = distribute.without_sums(super().train_step, self._pairs.of(data))
-        return distribute.with_an_axis(logs)
+        logs = distribute.skip_gradient_sum(super().train_step, self._pairs.with_condition(data))
+        return distribute.as_rank_1(logs)
 
     def test_step(self, data):
         """As Keras's, the target being the condition where the distribution takes one."""
-        return distribute.with_an_axis(super().test_step(self._pairs.of(data)))
+        return distribute.as_rank_1(super().test_step(self._pairs.with_condition(data)))
 
     def predict_step(self, data):
         """As Keras's, the target being the condition where the distribution takes one."""
-        return super().predict_step(self._pairs.of(data))
+        return super().predict_step(self._pairs.with_condition(data))
 
     def initialize(self, x: TensorLike) -> None:
         """Fits to a batch every layer that waits for data: an ActNorm at the identity.
@@ -270,23 +276,23 @@ class FlowModel(saving.WholeFiles, keras.Model):
         Raises:
           ValueError: if it has a NaN or an infinity in it, or a label of no class.
         """
-        layers = [
-            m
-            for m in self.distribution.submodules
-            if hasattr(m, "awaits_data") and getattr(m, "is_identity", True)
-        ]
-        if not layers:
+        caller = f"{self.name}.initialize"
+        batches.check_batch((x,), self._pairs.classes, caller)
+        batches.check_events(x, self.distribution, caller)
+        self._fit_layers(x, caller)
+
+    def _fit_layers(self, batch, caller):
+        """Fits the layers that wait for data to a checked batch of x or (x, condition)."""
+        if not initialization.unfitted_layers(self.distribution):
             return
-        batches.check_batch(x, self._pairs.classes, f"{self.name}.initialize")
-        x = tf.nest.map_structure(tf.convert_to_tensor, x)
-        x = distribute.from_chief(x, self.distribute_strategy)
-        for layer in layers:
-            layer.awaits_data = True
-        try:
-            self(x, training=False)
-        finally:
-            for layer in layers:
-                layer.awaits_data = False
+        batch = tf.nest.map_structure(tf.convert_to_tensor, batch)
+        batch = distribute.from_chief(batch, self.distribute_strategy)
+        x, condition = self._pairs.unpack(batch)
+        if condition is not None:
+            batch_rank = x.shape.rank - self.distribution.event_shape.rank
+            condition = self._pairs.vectors(condition, batch_rank)
+        x = tf.cast(x, self.distribution.dtype)
+        initialization.fit_layers(self.distribution, x, condition, caller)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """-mean(weight log_prob), the weights one if none are given, as this replica's share."""

@@ -1,4 +1,4 @@
-"""Pairs (x, condition) of a conditional distribution, and the condition where Keras has targets."""
+"""Pairs (x, condition): Keras passes the condition of a conditional flow as the target."""
 
 import keras
 import tensorflow as tf
@@ -7,23 +7,23 @@ from tfp_invconv.bijectors import _conditions
 
 
 class Pairs:
-    """What a distribution's condition is, and how it comes into its batches and out of them."""
+    """Takes the condition of a distribution out of Keras's batches, and checks it."""
 
     def __init__(self, distribution, model):
         self._distribution, self._model = distribution, model
         self._bijector = getattr(distribution, "bijector", None)
-        self.are_needed = _conditions.take_condition(self._bijector)
-        self.size = _conditions.size(self._bijector)
+        self.is_conditional = _conditions.is_conditional(self._bijector)
+        self.size = _conditions.condition_size(self._bijector)
 
     @property
     def classes(self):
         """Number of classes, if labels are a condition; with one number they are that number."""
         return self.size if self.size != 1 else None
 
-    def split(self, inputs):
-        """x and its condition, None where the flow takes none."""
+    def unpack(self, inputs):
+        """(x, condition), the condition None where the flow takes none."""
         is_pair = isinstance(inputs, (tuple, list)) and len(inputs) == 2
-        if self.are_needed and not is_pair:
+        if self.is_conditional and not is_pair:
             raise ValueError(
                 f"{self._model}: the flow is conditional and needs pairs (x, condition): "
                 "fit(x, condition) or a data set of such pairs; got only x."
@@ -33,17 +33,17 @@ class Pairs:
         self.check_takes_condition()
         return inputs
 
-    def of(self, batch):
-        """A batch of Keras's, (x, condition, weights) being ((x, condition), None, weights)."""
+    def with_condition(self, batch):
+        """Keras's batch (x, condition, weights) as ((x, condition), None, weights)."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
-        if self.are_needed and y is not None and not isinstance(x, (tuple, list)):
+        if self.is_conditional and y is not None and not isinstance(x, (tuple, list)):
             x = (x, y)
         elif y is not None and sample_weight is None:  # With weights Keras wants any target.
             self.check_takes_condition()
             raise ValueError(
                 f"{self._model}: got a target beside pairs (x, condition), and would drop it."
             )
-        self.split(x)
+        self.unpack(x)
         return x, None, sample_weight
 
     def check_targets(self, x, y):
@@ -59,27 +59,27 @@ class Pairs:
 
     def check_takes_condition(self):
         """Raises a ValueError if no layer takes a condition."""
-        if not self.are_needed:
+        if not self.is_conditional:
             raise ValueError(
                 f"{self._model}: no layer of the flow takes a condition, and it was given one. "
                 "Leave it out, or make a conditional flow, as by tic.glow(..., conditional=10)."
             )
 
     def vectors(self, condition, batch_rank):
-        """The condition as vectors in the distribution's dtype; see `_conditions.vectors`."""
+        """The condition as vectors in the distribution's dtype; see `_conditions.as_vectors`."""
         self.check_takes_condition()
-        vectors = _conditions.vectors(condition, batch_rank, self.size, self._model)
-        # A network that does not say how many classes there are gets its labels as they are.
+        vectors = _conditions.as_vectors(condition, batch_rank, self.size, self._model)
+        # A network that does not tell its number of classes gets the labels themselves.
         return vectors if vectors.dtype.is_integer else tf.cast(vectors, self._distribution.dtype)
 
     def arguments(self, vectors):
         """The keyword arguments of the distribution's methods."""
         if vectors is None:
             return {}
-        return {"bijector_kwargs": _conditions.arguments(self._bijector, vectors)}
+        return {"bijector_kwargs": _conditions.condition_kwargs(self._bijector, vectors)}
 
     def signature(self):
-        """What a model of it takes, as Keras describes it: x or (x, vectors), in batches."""
+        """The input signature of a model of it: batches of x or of (x, vectors)."""
         event, dtype = self._distribution.event_shape, self._distribution.dtype.name
         x = keras.InputSpec(shape=[None, *event], dtype=dtype)
         return [(x, keras.InputSpec(shape=[None, self.size], dtype=dtype)) if self.size else x]

@@ -32,7 +32,7 @@ class Sampler:
             )
         count, batch_shape = tf.reduce_prod(shape), distribution.batch_shape_tensor()
         if condition is not None:
-            own = _conditions.own_shape(condition)
+            own = _conditions.condition_event_shape(condition)
             condition = tf.broadcast_to(condition, tf.concat([shape, batch_shape, own], 0))
             condition = tf.reshape(condition, tf.concat([[count], batch_shape, own], 0))
         if temperature == 1:
@@ -43,16 +43,20 @@ class Sampler:
         return tf.reshape(samples, tf.concat([shape, tf.shape(samples)[1:]], 0))
 
     def _samples(self, count, seed, condition):
-        with _cache.forgotten_graph():
-            return self._distribution.sample(count, seed=seed, **self._arguments_of(condition))
+        return _sample(self._distribution, count, seed, self._arguments_of(condition))
 
     def _samples_at(self, count, seed, condition, temperature):
         base = self._distribution.distribution
         scaling = [tfb.Shift(base.mean()), tfb.Scale(temperature), tfb.Shift(-base.mean())]
         tempered = tfd.TransformedDistribution(base, tfb.Chain(scaling))
         flow = tfd.TransformedDistribution(tempered, self._distribution.bijector)
-        with _cache.forgotten_graph():
-            return flow.sample(count, seed=seed, **self._arguments_of(condition))
+        return _sample(flow, count, seed, self._arguments_of(condition))
+
+
+def _sample(distribution, count, seed, kwargs):
+    samples = distribution.sample(count, seed=seed, **kwargs)
+    _cache.forget_graph()
+    return samples
 
 
 def _drawn(draw, count, *arguments):

@@ -11,7 +11,7 @@ from tfp_invconv._utils import files
 _SUFFIXES = (".keras", ".weights.h5")
 
 
-class WholeFiles:
+class AtomicSaving:
     """Mix-in for a Keras model whose files are written and loaded wholly or not at all."""
 
     def save(self, filepath, overwrite=True, **kwargs):

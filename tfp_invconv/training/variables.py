@@ -1,6 +1,6 @@
 """Finds the variables of a distribution, and names them after their layers."""
 
-import collections.abc
+import collections
 
 import keras
 import numpy as np
@@ -16,11 +16,11 @@ def layers_with_variables(distribution):
     The owner's `trainable` says whether it is trained: a Keras variable of it, or itself.
     """
     seen, names, rows = set(), collections.Counter(), []
-    layers = _walk.leaves(getattr(distribution, "bijector", None), "")
-    for path, module in [*layers, ("", distribution)]:
-        label, variables = f"{path}{module.name}", []
-        if isinstance(module, collections.abc.Sized):
-            rows.append((f"{label} x {len(module)}", []))
+    layers = _walk.layers(getattr(distribution, "bijector", None))
+    for label, module in [*layers, (distribution.name, distribution)]:
+        variables = []
+        if module is None:
+            rows.append((label, variables))
             continue
         for variable, owner in _variables_in(module):
             if id(variable) in seen:
