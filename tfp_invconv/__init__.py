@@ -1,6 +1,6 @@
 """Invertible convolutions and the couplings that go with them, as TFP bijectors."""
 
-from tfp_invconv import data, networks, plots
+from tfp_invconv import data, flows, networks, plots
 from tfp_invconv.bijectors import (
     ActNorm,
     AdditiveCoupling,
@@ -23,6 +23,7 @@ from tfp_invconv.bijectors import (
 from tfp_invconv.diagnostics import condition_report
 from tfp_invconv.flows import conf, glow
 from tfp_invconv.latents import interpolate, join_levels, split_levels
+from tfp_invconv.reliability import count_outliers, reconstruction_error
 from tfp_invconv.training import FlowModel, callbacks
 
 __all__ = [
@@ -47,11 +48,14 @@ __all__ = [
     "callbacks",
     "condition_report",
     "conf",
+    "count_outliers",
     "data",
+    "flows",
     "glow",
     "interpolate",
     "join_levels",
     "networks",
     "plots",
+    "reconstruction_error",
     "split_levels",
 ]

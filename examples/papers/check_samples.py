@@ -1,23 +1,22 @@
 """Can the samples be trusted? Every convolution with every coupling, on several data sets.
 
-Trains each kind of flow by train_image_flow.py for a few minutes, with its default options (on the
-digits at five times its learning rate), and prints one table: test bits/dim, how many samples
-are not finite or far out, and the largest reconstruction error. A flow holds what it promises
-with no sample that is not finite, at most one in 100 far out (beyond three times the range of the
-data), and errors of at most 0.01 grey levels. The exit code is the number of those that do not.
+Trains each kind of flow by examples/train_image_flow.py for a few minutes, with its default options
+(on the digits at five times its learning rate), and prints one table: test bits/dim, how many
+samples are not finite or far out, and the largest reconstruction error. A flow holds what it
+promises if no sample is not finite, at most one in 100 is far out (beyond three times the range of
+the data), and no error is above 0.01 grey levels. The exit code is the number of flows that do not.
 
-Stopped at any moment, the same command goes on with the flows that are not done.
+Killed at any moment, the same command goes on with the epochs that were not done.
 """
 
 import argparse
 import itertools
-import os
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from experiment import make_folder, read_results, stop
+import image_flow
+from experiment import markdown, results_of, run_command, write
 
 from tfp_invconv.flows import CONVOLUTIONS, COUPLINGS
 
@@ -28,12 +27,6 @@ SETTINGS = {
     "mnist_t10k": (2, 2e-3),
     "cifar10_jpeg": (1, 2e-3),
 }
-
-
-def log_scale_bound(text):
-    return text if text == "sigmoid" else float(text)
-
-
 ALL_KINDS = ["/".join(kind) for kind in itertools.product(CONVOLUTIONS, COUPLINGS)]
 
 
@@ -48,7 +41,7 @@ def parse_arguments():
     add(
         "--log-scale-bounds",
         nargs="+",
-        type=log_scale_bound,
+        type=image_flow.log_scale_bound,
         default=[1.0],
         metavar="B",
         help='bounds of the log-scale in affine and quad couplings, "sigmoid" among them (1.0)',
@@ -73,42 +66,36 @@ def settings(args, dataset, kind, bound):
     }
 
 
-def train(args, options, folder):
-    make_folder(folder)
-    script = Path(__file__).parents[1] / "train_image_flow.py"
-    arguments = [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
-    if args.data_dir and options["dataset"] != "digits":
-        arguments.append(f"--data-dir={args.data_dir}")
-    with open(folder / "log.txt", "w") as log:
-        subprocess.run(
-            [sys.executable, script, *arguments, f"--out={folder}"],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "COLUMNS": "80"},
-        )
-
-
 def run(args, dataset, kind, bound):
-    """The results of one flow: those in its folder, or of a new training."""
-    folder = args.out / dataset / f"{kind.replace('/', '-')}-{bound}"
-    path, options = folder / "results.json", settings(args, dataset, kind, bound)
-    if not path.exists():
-        train(args, options, folder)
-    results = read_results(path, options)
-    if results is None:
-        stop(f"training {dataset} {kind} failed: see {folder / 'log.txt'}")
+    """The results of one flow."""
+    options = settings(args, dataset, kind, bound)
+    results = results_of(
+        lambda folder: image_flow.train(options, folder, args.data_dir),
+        args.out,
+        f"{dataset}/{kind.replace('/', '-')}-{bound}",
+        options,
+    )
     print(row(results), flush=True)
     return results
 
 
 def holds(results):
+    """Whether the samples of a flow can be trusted."""
     if results["diverged"] or results["samples_not_finite"]:
         return False
-    far_out = results["samples_far_out"] <= results["samples"] / 100
-    return far_out and (results["reconstruction_error"] or float("inf")) <= 1e-2
+    if results["samples_far_out"] > results["samples"] / 100:
+        return False
+    error = results["reconstruction_error"]
+    return error is not None and error <= 1e-2
+
+
+HEADER = (
+    "| data | flow | bound | test bits/dim | not finite | far out | reconstruction error | holds |"
+)
 
 
 def row(results):
+    """A row of the table."""
     start = (
         f"| {results['dataset']} | {results['conv']}/{results['coupling']} "
         f"| {results['log_scale_bound']} |"
@@ -128,18 +115,12 @@ def main():
     jobs = list(itertools.product(args.datasets, args.kinds, args.log_scale_bounds))
     with ThreadPoolExecutor(args.jobs) as pool:
         results = list(pool.map(lambda job: run(args, *job), jobs))
-    lines = [
-        "| data | flow | bound | test bits/dim | not finite | far out | reconstruction error "
-        "| holds |",
-        "|---|---|---|---|---|---|---|---|",
-        *map(row, results),
-    ]
-    table = "\n".join(lines)
-    (args.out / "table.md").write_text(table + "\n")
+    table = markdown(HEADER, map(row, results))
+    write(args.out / "table.md", table + "\n")
     failed = sum(not holds(r) for r in results)
     print(f"\n{table}\n\n{len(results) - failed} of {len(results)} flows hold; 2,000 samples each")
     sys.exit(failed)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

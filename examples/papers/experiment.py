@@ -1,12 +1,12 @@
-"""What the experiments share: arguments, results that say how they came, a table and a picture.
+"""What the experiments share: arguments, one file of results, a table and a picture.
 
-An experiment trains its models one after the other, each in a folder of its own. After every epoch
-`training.fit` writes there all that it needs to go on, and `results_of` writes what was found at
-the end. So the same command, started again after a kill at any moment, reads the results that are
-there, goes on with the training that is not done, and ends with the figures of an undisturbed run.
-Files are replaced whole, so that none is ever half-written.
+An experiment makes many runs. Each keeps its state in a folder of its own below --out, RUNS, and
+when it is done its results are added to the one file RUNS.json. So the same command, started again
+after a kill at any moment, takes the results that are there, goes on with the run that was not
+done, and ends with the figures of an undisturbed experiment. Files appear whole or not at all.
 """
 
+import csv
 import importlib.metadata
 import io
 import json
@@ -15,22 +15,35 @@ import os
 import platform
 import shlex
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
+LOCK = threading.Lock()
+
 
 def add_arguments(parser, out):
-    """The arguments that all experiments take; `out` says which run folder is the default."""
+    """Adds the arguments that all trainings take; `out` names the default folder."""
     add = parser.add_argument
     add("--data-dir", help="folder of prepared TFDS data sets (TFDS's own)")
-    add("--minutes", type=float, help="most minutes of training for each model (no limit)")
-    add("--out", type=Path, help=f"run folder; the same command goes on from it ({out})")
+    add("--minutes", type=float, help="time limit of the training of each model (none)")
+    add("--out", type=Path, help=f"folder of the runs; the same command goes on from it ({out})")
+
+
+def run_command(main):
+    """Runs a script; a user's mistake ends in one line that begins with the script's name."""
+    try:
+        main()
+    except (ImportError, OSError, ValueError) as error:
+        stop(" ".join(str(error).split()))
+    except KeyboardInterrupt:
+        stop("interrupted; the same command goes on from here")
 
 
 def stop(message):
-    """Ends the program with an error that begins with its name."""
+    """Ends the program with an error."""
     sys.exit(f"{Path(sys.argv[0]).stem}: {message}")
 
 
@@ -43,57 +56,71 @@ def make_folder(path):
 
 
 def write(path, content):
-    """Replaces a file whole, by bytes or text."""
+    """Writes bytes or text to a file that appears whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     part.write_bytes(content if isinstance(content, bytes) else content.encode())
-    os.replace(part, path)
+    part.replace(path)
 
 
-def write_json(results, path):
-    """Writes the results; what is not finite becomes null, as JSON has no NaN."""
-    known = {
+def results_path(out):
+    """The file of results beside the folder of runs."""
+    return out.with_name(out.name + ".json")
+
+
+def read_runs(path):
+    """{name: results} from a file of results; empty if there is none."""
+    if not path.exists():
+        return {}
+    try:
+        return {name: dict(results) for name, results in json.loads(path.read_text()).items()}
+    except (ValueError, TypeError, AttributeError):
+        return stop(f"{path} is damaged; remove it to run all of this again")
+
+
+def write_runs(path, runs):
+    """Writes the file of results, one run a line."""
+    lines = [
+        f"{json.dumps(name)}: {json.dumps(results, allow_nan=False)}"
+        for name, results in runs.items()
+    ]
+    write(path, "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def without_nan(results):
+    """The results with None for what is not finite, as JSON has no NaN and no infinity."""
+    return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value
         for key, value in results.items()
     }
-    write(path, json.dumps(known, indent=2, allow_nan=False) + "\n")
 
 
-def check_options(found, options, path):
-    """Ends the program if what was found in a file is of a run with other options."""
-    others = {key: found.get(key) for key in options if found.get(key) != options[key]}
-    if others:
-        stop(f"{path} is of a run with {others}; choose another --out")
+def is_final(results):
+    """Whether a run got to its end; one that was interrupted by hand goes on."""
+    return results.get("finished", True) or results["diverged"]
 
 
-def read_results(path, options):
-    """The results in a file; None if there are none."""
-    if not path.exists():
-        return None
-    try:
-        results = dict(json.loads(path.read_text()))
-    except (ValueError, TypeError):
-        stop(f"{path} is damaged; remove it to run this again")
-    check_options(results, options, path)
-    return results
-
-
-def results_of(run, folder, options):
-    """The results in a folder, or those of `run()`, which are written there.
-
-    A training that was interrupted by hand has results, and goes on all the same.
+def results_of(run, out, name, options):
+    """The results of a run: those in the file of results, or those of `run(folder)`, added to it.
 
     Args:
-      run: makes a dict of results; those of a training with what `fit` says of it.
-      folder: of the results; results of other options are an error.
-      options: a dict of all that decides the results.
+      run: makes a dict of results, given the folder of the run.
+      out: folder of the runs.
+      name: of the run, its folder below `out`.
+      options: a dict of whatever decides the results; results of others are an error.
     """
-    path, options = folder / "results.json", json.loads(json.dumps(options))
-    results = read_results(path, options)
-    if results is None or not (results.get("finished", True) or results["diverged"]):
-        make_folder(folder)
-        results = {**options, **run(), **environment()}
-        write_json(results, path)
+    path, options = results_path(out), json.loads(json.dumps(options))
+    found = read_runs(path).get(name)
+    if found is not None:
+        others = {key: found.get(key) for key in options if found.get(key) != options[key]}
+        if others:
+            stop(f"{name} in {path} is of a run with {others}; choose another --out")
+        if is_final(found):
+            return found
+    make_folder(out / name)
+    results = without_nan({**options, **run(out / name), **environment()})
+    with LOCK:
+        write_runs(path, {**read_runs(path), name: results})
     return results
 
 
@@ -105,49 +132,54 @@ def environment():
     if cpus.exists():
         names = [line for line in cpus.read_text().splitlines() if line.startswith("model name")]
         processor = names[0].partition(": ")[2] if names else processor
+    script = "/".join(Path(sys.argv[0]).absolute().parts[-3:])
     return {
-        "command": shlex.join(["python", *map(without_folder, sys.argv)]),
+        "command": shlex.join(["python", script, *map(without_folder, sys.argv[1:])]),
         "versions": {"python": platform.python_version(), **versions},
         "machine": f"{os.cpu_count()} cores of {processor}",
     }
 
 
 def without_folder(argument):
-    """An argument; of an absolute path, which is that of one machine, the name alone."""
+    """An argument; of an absolute path, which belongs to one machine, the name alone."""
     option, equals, value = argument.rpartition("=")
     return f"{option}{equals}{Path(value).name}" if Path(value).is_absolute() else argument
 
 
 def mean_and_spread(values, form=".3f"):
-    """Their mean and, of several, their standard deviation."""
+    """The mean and, of several values, their standard deviation."""
     text = format(np.mean(values), form)
     return f"{text} ± {np.std(values, ddof=1):{form}}" if len(values) > 1 else text
 
 
-def show(results, header, figures, out, ylabel):
+def markdown(header, rows):
+    """A table of a header and rows, each a line of cells between |."""
+    return "\n".join([header, "|" + "---|" * header.count(" | ") + "---|", *rows])
+
+
+def show(results, header, figures, out, column, ylabel):
     """A table, printed and in comparison.md, and a picture, comparison.png, of all trainings.
 
     Ends the program with exit code 1 if one of them diverged.
 
     Args:
-      results: {name: [results of a seed, ...]}, with a "curve" [[seconds, value], ...] each.
+      results: {name: {run: results}}; the folder of a run is `out / run`.
       header: of the table.
-      figures: makes of a name's results the texts of the columns behind the first three.
-      out: folder of the files.
-      ylabel: what the values of the curves are.
+      figures: returns the texts of the columns after the first three, given a list of results.
+      out: folder of the runs and of the files.
+      column: of history.csv in each run's folder, drawn against the time.
+      ylabel: describes that column.
     """
-    dashes = "|" + "---|" * header.count(" | ") + "---|"
-    table = "\n".join(
-        [header, dashes, *(table_row(name, runs, figures) for name, runs in results.items())]
-    )
+    rows = [table_row(name, list(runs.values()), figures) for name, runs in results.items()]
+    table = markdown(header, rows)
     write(out / "comparison.md", table + "\n")
     curves = {
-        name: [run["curve"] for run in runs if not run["diverged"]]
+        name: [curve(out / run, column) for run, found in runs.items() if not found["diverged"]]
         for name, runs in results.items()
     }
     write(out / "comparison.png", picture(curves, ylabel))
-    print(f"\n{table}\n\npicture: {out / 'comparison.png'}")
-    if any(run["diverged"] for runs in results.values() for run in runs):
+    print(f"\n{table}\n\nresults: {results_path(out)}\npicture: {out / 'comparison.png'}")
+    if any(found["diverged"] for runs in results.values() for found in runs.values()):
         sys.exit(1)
 
 
@@ -158,6 +190,15 @@ def table_row(name, runs, figures):
     if any(run["diverged"] for run in runs):
         return f"{start} NaN | | | |"
     return f"{start} {' | '.join(map(str, figures(runs)))} |"
+
+
+def curve(folder, column):
+    """[[seconds, value], ...] from the history of a run, empty if the folder has none."""
+    path = folder / "history.csv"
+    if not path.exists():
+        return []
+    with open(path) as file:
+        return [[float(row["seconds"]), float(row[column])] for row in csv.DictReader(file)]
 
 
 def picture(curves, ylabel):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from experiment import results_of, write
+from experiment import markdown, results_of, run_command, write
 
 import tfp_invconv as tic
 from tfp_invconv.flows import CONVOLUTIONS
@@ -67,14 +67,17 @@ def measure(args, shape):
 
 
 def run(args, text):
-    """The results for one image shape: those in its folder, or new ones."""
+    """The results for one image shape."""
     options = {"event_shape": text, **{name: getattr(args, name) for name in OPTIONS}}
     shape = [int(size) for size in text.split("x")]
-    return results_of(lambda: measure(args, shape), args.out / text, options)
+    return results_of(lambda _: measure(args, shape), args.out, text, options)
+
+
+HEADER = "| image | convolution | time, ms | ratio to 1x1 |"
 
 
 def table_rows(results):
-    """Rows of the table of `main`: the flows of one image shape."""
+    """The flows of one image shape."""
     plain = results["ms"].get("1x1", math.nan)
     rows = []
     for conv, ms in results["ms"].items():
@@ -90,16 +93,10 @@ def main():
     args = parse_arguments()
     # TensorFlow reads them at its first operation.
     os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = str(args.threads)
-    lines = [
-        f"| image | convolution | {args.images} images, ms | ratio to 1x1 |",
-        "|---|---|---|---|",
-    ]
-    for text in args.shapes:
-        lines += table_rows(run(args, text))
-    table = "\n".join(lines)
+    table = markdown(HEADER, [row for text in args.shapes for row in table_rows(run(args, text))])
     write(args.out / "table.md", table + "\n")
     print(table)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

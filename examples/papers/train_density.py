@@ -29,7 +29,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 import training
-from experiment import add_arguments, mean_and_spread, results_of, show, stop
+from experiment import add_arguments, mean_and_spread, results_of, run_command, show, stop
 
 import tfp_invconv as tic
 
@@ -226,8 +226,7 @@ def train(args, options, out):
     if args.symmetric:
         train_vectors = moved_at_random(train_vectors, args.batch_size, seed)
         density = tic.FlowModel(averaged(flow))
-    stopping = dict(patience=args.patience, validation_data=validation)
-    results, history = training.train(name, model, train_vectors, args, options, out, **stopping)
+    results = training.train(name, model, train_vectors, args, options, out, validation)
     if results["diverged"]:
         return results
     results |= {
@@ -236,7 +235,6 @@ def train(args, options, out):
         **nats("train", density, load("train[:10%]", 1000)),
         **(nats("flow_test", model, test) if args.symmetric else {}),
         "gaussian_test_nats": gaussian_nats(gaussian, test),
-        "curve": [[row["seconds"], -row["val_loss"]] for row in history],
     }
     print(
         f"test: {results['test_nats']:.2f} ± {results['test_nats_standard_error']:.2f} nats; "
@@ -263,10 +261,10 @@ def gaussian_nats(gaussian, vectors):
 
 
 def run(args, model, seed):
-    """The results of one flow: those in its folder, or of its training."""
+    """{name: results} of one flow."""
     options = {"model": model, **{name: getattr(args, name) for name in OPTIONS}, "seed": seed}
-    out = args.out / model / str(seed)
-    return results_of(lambda: train(args, options, out), out, options)
+    name = f"{model}/{seed}"
+    return {name: results_of(lambda folder: train(args, options, folder), args.out, name, options)}
 
 
 HEADER = "| model | parameters | training, s | train | validation | test, nats | standard error |"
@@ -282,9 +280,13 @@ def figures(runs):
 
 def main():
     args = parse_arguments()
-    results = {model: [run(args, model, seed) for seed in args.seeds] for model in args.models}
-    show(results, HEADER, figures, args.out, "validation, nats")
+    results = {}
+    for model in args.models:
+        results[model] = {}
+        for seed in args.seeds:
+            results[model] |= run(args, model, seed)
+    show(results, HEADER, figures, args.out, "val_loss", "validation, -nats")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -183,7 +183,7 @@ def test_after_a_backup_fit_begins_where_it_is_told_to(tmp_path):
 
 def test_a_full_disk_and_then_a_kill_in_a_process_of_its_own(tmp_path, record_property):
     run = subprocess.run(
-        [sys.executable, "-c", FULL_AND_KILLED, Path(__file__).parents[1], tmp_path],
+        [sys.executable, "-c", FULL_AND_KILLED, Path(__file__).parent, tmp_path],
         capture_output=True,
         text=True,
         timeout=120,

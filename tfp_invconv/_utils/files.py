@@ -14,17 +14,17 @@ _CHECKSUM = "tfp_invconv_crc32"
 
 
 @contextlib.contextmanager
-def replacing(path):
-    """The path of a file to write beside another, which it replaces in the end, in one step.
+def atomic_write(path):
+    """Yields the path of a temporary file that replaces `path` in one step at the end.
 
-    Where the writing fails, the new file is removed; where the process is killed, it stays, under
-    a name of its own. In both cases the old one is as it was.
+    A failed write removes the temporary file; a killed process leaves it behind, under a name of
+    its own. Either way the old file is as it was.
 
     Raises:
       OSError: if the file can't be written.
     """
     folder, name = os.path.split(os.fspath(path))
-    # Of a name that no other process has, and with the ending that Keras looks at.
+    # A name that no other process has, with the suffix that Keras looks at.
     new = os.path.join(folder, f".{secrets.token_hex(4)}.{name}")
     try:
         if folder:
@@ -39,25 +39,28 @@ def replacing(path):
 
 
 class WeightsInMemory(io.BytesIO):
-    """A file in memory that Keras takes for one of weights, by its name."""
+    """A file in memory whose name tells Keras that it holds weights."""
 
     def __str__(self):
         return "memory.weights.h5"
 
 
-def add_checksum(path_or_file):
-    """Writes into an HDF5 file the checksum of its arrays."""
-    with h5py.File(path_or_file, "r+") as file:
+def write_weights(weights, path):
+    """Writes a `WeightsInMemory` to a file, atomically and with a checksum of its arrays."""
+    with h5py.File(weights, "r+") as file:
         file.attrs[_CHECKSUM] = _checksum(file)
+    # HDF5 itself would crash the process sooner or later once the disk is full.
+    with atomic_write(path) as new, tf.io.gfile.GFile(new, "wb") as file:
+        file.write(weights.getvalue())
 
 
-def check_whole(path):
-    """Raises an OSError if a file of weights, HDF5's or Keras's own, is not as it was written."""
+def verify_checksum(path):
+    """Raises an OSError if a `.weights.h5` or `.keras` file is not as it was written."""
     if not os.path.exists(path):
         raise FileNotFoundError(f"There is no file {path}.")
     try:
         is_whole = _is_whole(path)
-    except Exception as error:  # whatever a library makes of damage
+    except Exception as error:  # whatever a library raises at damage
         raise OSError(f"{path} is damaged: {error}") from error
     if not is_whole:
         raise OSError(f"{path} is damaged: it has other numbers than were written.")

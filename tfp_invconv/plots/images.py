@@ -121,7 +121,7 @@ def comparison(
 
 
 def _write(path, png):
-    with files.replacing(path) as new:
+    with files.atomic_write(path) as new:
         tf.io.write_file(new, png)
 
 

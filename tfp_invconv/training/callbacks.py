@@ -1,5 +1,6 @@
-"""Keras callbacks that show what a flow has learned, and keep it."""
+"""Keras callbacks: pictures of samples, backups, and a stop at Ctrl-C."""
 
+import signal
 from pathlib import Path
 
 import keras
@@ -8,6 +9,9 @@ import tensorflow as tf
 from tfp_invconv import plots
 from tfp_invconv._utils import checks
 from tfp_invconv._utils.types import PathLike, TensorLike
+from tfp_invconv.training.backup import Backup
+
+__all__ = ["Backup", "SampleImages", "StopOnInterrupt"]
 
 
 class SampleImages(keras.callbacks.Callback):
@@ -76,62 +80,29 @@ class SampleImages(keras.callbacks.Callback):
             self._writer.flush()
 
 
-class Backup(keras.callbacks.Callback):
-    """Saves a training after each epoch; the same `fit`, started again, goes on from there.
+class StopOnInterrupt(keras.callbacks.Callback):
+    """Ctrl-C ends the training after the current batch; a second Ctrl-C ends the program.
 
-    What is saved is one file: weights, the optimizer's state, the seeds of dropouts and, as its
-    name, the number of epochs. It is written whole or not at all. So a training that is killed at
-    any moment, while it writes, too, ends as an undisturbed one does, to the bit where operations
-    are deterministic and epochs see the same batches. (`keras.callbacks.BackupAndRestore`
-    has two files, and trains an epoch twice if it is killed between them.) The file stays when the
-    training has ended: then `fit` trains no more.
-
-    #### Examples
-
-    >>> import os, tempfile
-    >>> import numpy as np
-    >>> import tfp_invconv as tic
-    >>> model = tic.FlowModel(tic.conf, event_shape=[3], depth=1, width=4)
-    >>> model.compile("adam")
-    >>> x = np.random.default_rng(0).normal(size=[8, 3]).astype("float32")
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     backup = tic.callbacks.Backup(folder)
-    ...     history = model.fit(x, epochs=2, callbacks=[backup], verbose=0)
-    ...     history = model.fit(x, epochs=3, callbacks=[backup], verbose=0)
-    ...     print(history.epoch, os.listdir(folder))
-    [2] ['epoch-000003.weights.h5']
+    Python's own KeyboardInterrupt, raised within a batch, can abort TensorFlow, and the code after
+    `fit`, which would evaluate and save the model, never runs. `interrupted` says whether Ctrl-C
+    was pressed.
     """
 
-    def __init__(self, folder: PathLike) -> None:
-        """Args: the folder of the file, of this training alone; made if it is not there."""
-        super().__init__()
-        self._folder = Path(folder)
+    interrupted = False
 
     def on_train_begin(self, logs=None):
-        """Loads what is there.
+        """Takes over the signal."""
+        self.interrupted = False
+        self._previous = signal.signal(signal.SIGINT, self._interrupt)
 
-        Raises:
-          OSError: if the file is damaged.
-          ValueError: if it is of another model.
-        """
-        saved = self._saved()
-        if saved:
-            self.model.load_weights(saved[-1])
-            # What Keras's own callback sets, and `fit` looks at.
-            self.model._initial_epoch = int(saved[-1].name.split(".")[0].removeprefix("epoch-"))
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Saves the training, then removes what was saved before."""
-        old = self._saved()
-        path = self._folder / f"epoch-{epoch + 1:06d}.weights.h5"
-        self.model.save_weights(path)
-        for other in old:
-            if other != path:
-                other.unlink(missing_ok=True)
+    def on_train_batch_end(self, batch, logs=None):
+        """Stops the training if Ctrl-C was pressed."""
+        self.model.stop_training |= self.interrupted
 
     def on_train_end(self, logs=None):
-        """Lets the next `fit` begin where it is told to."""
-        self.model._initial_epoch = None
+        """Gives the signal back."""
+        signal.signal(signal.SIGINT, self._previous)
 
-    def _saved(self):
-        return sorted(self._folder.glob("epoch-*.weights.h5"))
+    def _interrupt(self, *_):
+        self.interrupted = True
+        signal.signal(signal.SIGINT, self._previous)

@@ -17,7 +17,7 @@ class AtomicSaving:
     def save(self, filepath, overwrite=True, **kwargs):
         """As `keras.Model.save`; a file that was there stays until the new one is whole."""
         if _is_replaced(filepath, overwrite):
-            with files.replacing(filepath) as path:
+            with files.atomic_write(filepath) as path:
                 super().save(path, **kwargs)
         else:
             super().save(filepath, overwrite, **kwargs)
@@ -27,12 +27,9 @@ class AtomicSaving:
         if max_shard_size is not None or not _is_replaced(filepath, overwrite):
             super().save_weights(filepath, overwrite, max_shard_size)
             return
-        # Not by HDF5 to the disk: once that is full, the process would crash sooner or later.
         weights = files.WeightsInMemory()
         super().save_weights(weights)
-        files.add_checksum(weights)
-        with files.replacing(filepath) as path, tf.io.gfile.GFile(path, "wb") as file:
-            file.write(weights.getvalue())
+        files.write_weights(weights, filepath)
 
     def load_weights(self, filepath, skip_mismatch=False, **kwargs):
         """As `keras.Model.load_weights`; after an error all variables are as they were.
@@ -42,7 +39,7 @@ class AtomicSaving:
           ValueError: if its weights are those of another model.
         """
         if str(filepath).endswith(_SUFFIXES):
-            files.check_whole(filepath)
+            files.verify_checksum(filepath)
         optimizer = getattr(self, "optimizer", None)
         variables = [*self.variables, *(optimizer.variables if optimizer else [])]
         before = [variable.numpy() for variable in variables]
