@@ -32,9 +32,12 @@ def inexact(error):
 def test_the_largest_error_of_all_batches_counts(error):
     batches = [tf.constant([[1.0, 2.0], [3.0, 20.0]]), tf.constant([[5.0, 6.0]])]
     for order in (batches, batches[::-1]):
-        found = tic.reconstruction_error(inexact(error), tf.data.Dataset.from_generator(
-            lambda order=order: iter(order), output_signature=tf.TensorSpec([None, 2])
-        ))
+        found = tic.reconstruction_error(
+            inexact(error),
+            tf.data.Dataset.from_generator(
+                lambda order=order: iter(order), output_signature=tf.TensorSpec([None, 2])
+            ),
+        )
         np.testing.assert_equal(found, abs(error))
     assert tic.reconstruction_error(inexact(error), [batches[1]]) == 0.0
 

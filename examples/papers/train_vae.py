@@ -47,7 +47,7 @@ def parse_arguments():
     add(
         "--dataset",
         default="mnist",
-        help="TFDS image data set, such as caltech101_silhouettes (mnist)",
+        help="TFDS image data set (mnist)",
     )
     add("--posteriors", nargs="+", choices=POSTERIORS, default=list(POSTERIORS), help="(all)")
     add("--flows", type=int, default=4, help="flows of a posterior (4)")

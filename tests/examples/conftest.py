@@ -1,6 +1,8 @@
 """Runs the examples as commands, in this process."""
 
+import ast
 import importlib
+import inspect
 import sys
 from pathlib import Path
 
@@ -22,7 +24,10 @@ def run_example(example, monkeypatch):
     """Runs an example in this process, as a command with these arguments."""
 
     def run(name, *arguments):
+        module = example(name)
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
-        example(name).main()
+        # What follows `if __name__ == "__main__"`, with the names of the module.
+        last = ast.parse(inspect.getsource(module)).body[-1]
+        exec(compile(ast.Module(last.body, []), module.__file__, "exec"), vars(module))
 
     return run

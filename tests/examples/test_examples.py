@@ -1,6 +1,5 @@
 """The examples as a user runs them."""
 
-import argparse
 import csv
 import json
 import os
@@ -70,6 +69,7 @@ def test_train_image_flow_writes_what_it_prints(tmp_path):
     assert "emerging_conv" in conditions and "all layers" in conditions
     last = max((tmp_path / "run").iterdir(), key=lambda path: path.stat().st_mtime_ns)
     assert last.name == "results.json"
+    assert (results["conv"], results["coupling"], results["epochs"]) == ("emerging", "affine", 2)
     picture = tf.io.decode_png((tmp_path / "run" / "samples.png").read_bytes())
     assert picture.shape[0] > 100
     assert len(np.unique(picture)) > 16
@@ -108,21 +108,29 @@ def test_ctrl_c_leaves_weights_and_pictures(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_training_that_ends_in_nan_is_a_failure(end_of, tmp_path, capsys):
+def test_a_training_that_ends_in_nan_is_a_failure(end_of, tmp_path):
     options = [*SMALL, "--conv", "1x1", "--epochs", 1, "--learning-rate", "nan"]
-    kinds = ["--compare", "1x1/affine", "1x1/additive"]
-    assert end_of("train_image_flow", *options, *kinds, "--out", tmp_path) == 1
-    assert "1x1/affine: the training ended in NaN" in capsys.readouterr().out
-    for kind in ("1x1-affine", "1x1-additive"):
-        text = (tmp_path / kind / "0" / "results.json").read_text()
-        results = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
-        assert results["diverged"] and not results["finished"]
-        assert not (tmp_path / kind / "0" / "model.weights.h5").exists()
-    assert (tmp_path / "comparison.md").read_text().count("| NaN |") == 2
+    words = end_of("train_image_flow", *options, "--out", tmp_path)
+    assert words == "train_image_flow: the training ended in NaN; try a lower --learning-rate"
+    text = (tmp_path / "results.json").read_text()
+    results = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+    assert results["diverged"] and not results["finished"]
+    assert not (tmp_path / "model.weights.h5").exists()
 
 
-def test_the_optimizer_warms_up_cools_down_and_averages(example):
-    optimizer = example("training").make_optimizer(0.1, steps=50)
+def test_a_flow_that_diverged_is_in_the_comparison(run_example, example, monkeypatch, tmp_path):
+    diverged = {"diverged": True, "finished": False, "parameters": 7, "training_seconds": 1.0}
+    monkeypatch.setattr(example("image_flow"), "train", lambda *args: diverged)
+    kinds = ["1x1/affine", "1x1/additive"]
+    with pytest.raises(SystemExit) as end:
+        run_example("compare_flows", *kinds, "--out", tmp_path / "runs")
+    assert end.value.code == 1
+    assert (tmp_path / "runs" / "comparison.md").read_text().count("| NaN |") == 2
+
+
+@pytest.mark.parametrize("module", ["training", "train_image_flow"])
+def test_the_optimizer_warms_up_cools_down_and_averages(example, module):
+    optimizer = example(module).make_optimizer(0.1, steps=50)
     variable, path, rates = keras.Variable(1.0), [], []
     optimizer.build([variable])
     for _ in range(50):
@@ -143,17 +151,23 @@ def test_the_optimizer_warms_up_cools_down_and_averages(example):
 def test_a_comparison_has_all_kinds_in_one_table_and_one_picture(
     example, run_example, monkeypatch, tmp_path, capsys
 ):
-    script, drawn, savefig = example("train_image_flow"), [], Figure.savefig
+    drawn, trained, savefig, out = [], [], Figure.savefig, tmp_path / "runs"
 
-    def run(args, kind, seed, out):
+    def train(options, folder, data_dir):
+        seed = options["seed"]
+        trained.append((f"{options['conv']}/{options['coupling']}", seed))
+        (folder / "history.csv").write_text(
+            f"epoch,seconds,bits_per_dim,loss\n1,3.0,2.75,9\n2,6.0,{2.5 + 0.2 * seed},8\n"
+        )
         return {
             **GOOD,
+            **options,
+            "finished": True,
             "parameters": 1234,
             "training_seconds": 98.4 + seed,
             "sampling_seconds": 0.0152,
             "samples_not_finite": 3,
             "test_bits_per_dim": 2.5 + 0.2 * seed,
-            "curve": [[3.0, 2.75], [6.0, 2.5 + 0.2 * seed]],
         }
 
     def note_and_save(figure, path):
@@ -161,22 +175,20 @@ def test_a_comparison_has_all_kinds_in_one_table_and_one_picture(
         drawn.extend((line.get_label(), line.get_xydata().tolist()) for line in lines)
         savefig(figure, path)
 
-    monkeypatch.setattr(script, "run", run)
+    monkeypatch.setattr(example("image_flow"), "train", train)
     monkeypatch.setattr(Figure, "savefig", note_and_save)
     kinds = ["1x1/affine", "emerging/quad"]
-    run_example("train_image_flow", "--compare", *kinds, "--seeds", 0, 1, "--out", tmp_path)
+    for _ in range(2):
+        run_example("compare_flows", *kinds, "--seeds", 0, 1, "--out", out)
+    # The second time all results are there.
+    assert trained == [(kind, seed) for kind in kinds for seed in (0, 1)]
     rows = [f"| {kind} | 1,234 | 99 | 2.600 ± 0.141 | 15 | 6 | 40 |" for kind in kinds]
-    table = (tmp_path / "comparison.md").read_text()
+    table = (out / "comparison.md").read_text()
     assert table.splitlines()[2:] == rows and table in capsys.readouterr().out
-    assert drawn == [(kind, [[3.0, 2.75], [6.0, 2.6]]) for kind in kinds]
-    assert tf.io.decode_png((tmp_path / "comparison.png").read_bytes()).shape[0] > 100
-
-
-def test_images_fit_the_levels(example):
-    args = argparse.Namespace(dataset="digits", data_dir=None, levels=4)
-    images = example("train_image_flow").load(args, "test", 50, seed=1)
-    expected = tic.data.load_images("digits", "test", 50, size_multiple=16, seed=1)
-    np.testing.assert_array_equal(next(iter(images)), next(iter(expected)))
+    assert drawn == 2 * [(kind, [[3.0, 2.75], [6.0, 2.6]]) for kind in kinds]
+    assert tf.io.decode_png((out / "comparison.png").read_bytes()).shape[0] > 100
+    results = json.loads((tmp_path / "runs.json").read_text())
+    assert list(results) == [f"{k.replace('/', '-')}/{s}" for k in kinds for s in (0, 1)]
 
 
 def test_ratios_and_verdicts_of_the_benchmark(example, capsys):
@@ -220,24 +232,9 @@ def test_train_distributed_writes_the_weights_it_evaluates(
     np.testing.assert_allclose(picture, grid, atol=16)
 
 
-def test_samples_are_counted(example):
-    class Model:
-        def sample(self, count, seed):
-            samples = np.zeros([count, 2, 2, 1], np.float32)
-            if seed == 3000:  # the first batch
-                samples[:7, 1, 0] = 51.5
-                samples[7, 0, 0] = -51.5
-                samples[8:11, 0, 1] = [[np.nan], [np.inf], [-np.inf]]
-                samples[11] = 50.5
-            return tf.constant(samples)
-
-    counts = example("train_image_flow").count_samples(Model(), max_value=16, seed=3)
-    assert counts == {"samples": 2000, "samples_not_finite": 3, "samples_far_out": 8}
-
-
 def test_results_are_written_whole_or_not_at_all(example, tmp_path, monkeypatch):
     path, write = tmp_path / "results.json", Path.write_bytes
-    example("experiment").write_json({"bits": 1.0}, path)
+    example("experiment").write_runs(path, {"a": {"bits": 1.0}})
 
     def half(path, content):
         write(path, content[: len(content) // 2])
@@ -245,43 +242,50 @@ def test_results_are_written_whole_or_not_at_all(example, tmp_path, monkeypatch)
 
     monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(OSError, match="No space left"):
-        example("experiment").write_json({"bits": 2.0}, path)
-    assert json.loads(path.read_text()) == {"bits": 1.0}
+        example("experiment").write_runs(path, {"a": {"bits": 2.0}})
+    assert json.loads(path.read_text()) == {"a": {"bits": 1.0}}
 
 
 @pytest.mark.slow
 def test_check_samples_goes_on_where_it_stopped(end_of, monkeypatch, tmp_path, capsys):
     train = subprocess.run
     monkeypatch.setattr(subprocess, "run", lambda args, **kw: train([*args, *SMALL], **kw))
-    kinds = ["--kinds", "1x1/additive", "1x1/affine"]
-    options = ["--datasets", "digits", *kinds, "--epochs", 1, "--out", tmp_path]
-    done = tmp_path / "digits" / "1x1-additive-1.0" / "results.json"
-    done.parent.mkdir(parents=True)
-    done.write_text(json.dumps({**GOOD, "coupling": "additive", "epochs": 1}))
+    kinds, out = ["--kinds", "1x1/additive", "1x1/affine"], tmp_path / "runs"
+    options = ["--datasets", "digits", *kinds, "--epochs", 1, "--out", out]
+    done = {"digits/1x1-additive-1.0": {**GOOD, "coupling": "additive", "epochs": 1}}
+    (tmp_path / "runs.json").write_text(json.dumps(done))
     outputs = []
     for _ in range(2):
         code = end_of("check_samples", *options)
         outputs.append(capsys.readouterr().out)
-        table = (tmp_path / "table.md").read_text()
+        table = (out / "table.md").read_text()
         # After fifteen steps a flow need not hold.
         failed = table.count("| no |")
         assert table in outputs[-1] and len(table.splitlines()) == 4
         assert code == failed == 2 - table.count("| yes |")
         assert f"{2 - failed} of 2 flows hold" in outputs[-1]
     assert outputs[0] == outputs[1]
-    path = tmp_path / "digits" / "1x1-affine-1.0" / "results.json"
-    results = json.loads(path.read_text())
+    runs = json.loads((tmp_path / "runs.json").read_text())
+    assert runs["digits/1x1-additive-1.0"] == done["digits/1x1-additive-1.0"]
+    results = runs["digits/1x1-affine-1.0"]
     assert results["learning_rate"] == 1e-2 and results["epochs"] == 1
+    assert results["command"].startswith("python ")
     counts = f"{results['samples_not_finite']} | {results['samples_far_out']} |"
     bits = f"{results['test_bits_per_dim']:.2f}"
     assert f"| digits | 1x1/affine | 1.0 | {bits} | {counts}" in outputs[0]
 
 
-def test_the_readme_has_the_committed_results(example):
-    readme, check_samples = (EXAMPLES.parent / "README.md").read_text(), example("check_samples")
-    paths = sorted((EXAMPLES / "papers" / "results" / "check_samples").glob("*/*/results.json"))
-    rows = [check_samples.row(json.loads(path.read_text())) for path in paths]
-    assert rows and [row for row in rows if row not in readme] == []
+def test_the_last_words_of_a_training_that_failed(end_of, monkeypatch, tmp_path):
+    """Its own one line, in which a user reads what was wrong."""
+
+    def fail(args, stdout, **kwargs):
+        stdout.write("Traceback\ntrain_image_flow: unknown data set 'digit'\n")
+
+    monkeypatch.setattr(subprocess, "run", fail)
+    options = ["--datasets", "digit", "--kinds", "1x1/affine", "--out", tmp_path / "runs"]
+    words = end_of("check_samples", *options)
+    assert words.startswith("check_samples: train_image_flow: unknown data set 'digit' (")
+    assert "log.txt" in words and not (tmp_path / "runs.json").exists()
 
 
 GOOD = {
@@ -312,42 +316,49 @@ GOOD = {
     ],
 )
 def test_check_samples_counts_what_does_not_hold(end_of, capsys, tmp_path, change, holds):
-    path = tmp_path / "digits" / "1x1-affine-1.0" / "results.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({**GOOD, **change}))
-    options = ["--datasets", "digits", "--kinds", "1x1/affine", "--out", tmp_path]
+    runs = {"digits/1x1-affine-1.0": {**GOOD, **change}}
+    (tmp_path / "runs.json").write_text(json.dumps(runs))
+    options = ["--datasets", "digits", "--kinds", "1x1/affine", "--out", tmp_path / "runs"]
     assert end_of("check_samples", *options) == (0 if holds else 1)
     assert f"{int(holds)} of 1 flows hold" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("text", ["{", json.dumps({**GOOD, "epochs": 2})])
+@pytest.mark.parametrize(
+    "text", ["{", "7", "[1]", json.dumps({"digits/1x1-affine-1.0": {**GOOD, "epochs": 2}})]
+)
 def test_check_samples_writes_over_nothing(end_of, tmp_path, text):
-    path = tmp_path / "digits" / "1x1-affine-1.0" / "results.json"
-    path.parent.mkdir(parents=True)
+    path = tmp_path / "runs.json"
     path.write_text(text)
-    words = end_of(
-        "check_samples", "--datasets", "digits", "--kinds", "1x1/affine", "--out", tmp_path
-    )
-    assert re.search(r"results.json is (damaged|of a run with \{'epochs': 2\})", words)
-    assert path.read_text() == text
+    options = ["--datasets", "digits", "--kinds", "1x1/affine", "--out", tmp_path / "runs"]
+    words = end_of("check_samples", *options)
+    assert re.search(r"runs.json is (damaged|of a run with \{'epochs': 2\})", words)
+    assert path.read_text() == text and list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(
     "name, options",
-    [("check_samples", ["--kinds", "1x1/affine"]), ("train_image_flow", []), ("sampling_time", [])],
+    [
+        ("check_samples", ["--kinds", "1x1/affine"]),
+        ("sampling_time", []),
+        ("train_density", []),
+        ("train_image_flow", []),
+    ],
 )
 def test_an_unusable_folder_is_an_error_at_once(end_of, tmp_path, name, options):
     (tmp_path / "file").write_text("kept")
     out = tmp_path / "file" / "runs"
     words = end_of(name, *options, "--out", out)
-    assert re.search(rf"^{name}: {out}.* cannot be made: .*another --out", words)
+    if name == "train_image_flow":
+        assert words == f"{name}: [Errno 20] Not a directory: '{out}'"
+    else:
+        assert re.search(rf"^{name}: {out}.* cannot be made: .*another --out", words)
     assert (tmp_path / "file").read_text() == "kept"
 
 
 def test_help_names_every_option(end_of, capsys):
     assert end_of("train_image_flow", "--help") == 0
     output = capsys.readouterr().out
-    for option in ("dataset", "data-dir", "conv", "coupling", "compare", "levels", "depth"):
+    for option in ("dataset", "data-dir", "conv", "coupling", "minutes", "levels", "depth"):
         assert f"--{option}" in output
     for option in ("width", "dropout", "epochs", "seed", "out"):
         assert f"--{option}" in output

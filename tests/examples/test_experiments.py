@@ -1,6 +1,6 @@
-"""The experiments in examples/: killed and started again, given wrong folders, and their report."""
+"""The papers' experiments: killed and started again, given wrong folders, and their report."""
 
-import io
+import csv
 import json
 import re
 import signal
@@ -24,17 +24,16 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 # Enough for a kill in the midst of an epoch after the first.
 EPOCHS = 12
 SMALL = {
-    "train_image_flow": "--levels 1 --depth 1 --width 4 --dropout 0.1 --batch-size 500 "
-    "--compare 1x1/affine",
+    "train_image_flow": "--levels 1 --depth 1 --width 4 --dropout 0.1 --batch-size 500 --conv 1x1",
     "train_density": "--dataset small_vectors --models realnvp --depth 1 --width 4 --dropout 0.1 "
     "--patience 30 --batch-size 100 --symmetric",
     "train_vae": "--dataset digits --posteriors planar --flows 1 --latents 4 --width 4 --samples 3 "
     "--batch-size 500",
 }
 FIGURES = {
-    "train_image_flow": ("1x1-affine", "test_bits_per_dim"),
-    "train_density": ("realnvp", "test_nats"),
-    "train_vae": ("planar", "test_negative_elbo"),
+    "train_image_flow": ("", "test_bits_per_dim", "bits_per_dim"),
+    "train_density": ("realnvp/0", "test_nats", "val_loss"),
+    "train_vae": ("planar/0", "test_negative_elbo", "val_loss"),
 }
 
 
@@ -74,27 +73,37 @@ def fixture_main(run_example, data_dir):
     return lambda name, out, *more: run_example(name, *small(name, out, data_dir), *more)
 
 
-def read(name, out, seed=0):
-    return json.loads((out / FIGURES[name][0] / str(seed) / "results.json").read_text())
+def read(name, out):
+    """The results of the run, from the run's own file or from that of the experiment."""
+    run = FIGURES[name][0]
+    if not run:
+        return json.loads((out / "results.json").read_text())
+    return json.loads(out.with_name(f"{out.name}.json").read_text())[run]
+
+
+def history(name, out):
+    with open(out / FIGURES[name][0] / "history.csv") as file:
+        return [float(row[FIGURES[name][2]]) for row in csv.DictReader(file)]
 
 
 def start_and_kill(name, out, data_dir):
     """Kills the command, by kill -9, after an epoch that it has kept."""
-    folder = out / FIGURES[name][0] / "0"
+    folder = out / FIGURES[name][0]
     process = subprocess.Popen(
         [sys.executable, script(name), *map(str, small(name, out, data_dir))],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    while process.poll() is None and not (folder / "training.npz").exists():
+    while process.poll() is None and not list(folder.glob("epoch-*")):
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert not (folder / "results.json").exists()
-    with np.load(folder / "training.npz") as state:
-        assert 1 <= len(json.loads(str(state["record"]))["history"]) < EPOCHS
+    (backup,) = folder.glob("epoch-*")
+    assert 1 <= int(backup.name[6:12]) < EPOCHS
+    assert not (folder / "history.csv").exists() and not list(out.parent.rglob("*.json"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(SMALL))
 def test_killed_and_started_again_it_ends_as_if_undisturbed(name, main, data_dir, tmp_path, capsys):
     killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
@@ -102,25 +111,28 @@ def test_killed_and_started_again_it_ends_as_if_undisturbed(name, main, data_dir
     main(name, killed)
     assert "Epoch 1/" not in capsys.readouterr().out
     main(name, undisturbed)
-    key = FIGURES[name][1]
     first, second = (read(name, out) for out in (killed, undisturbed))
     assert first["epochs_done"] == second["epochs_done"] == EPOCHS
+    key = FIGURES[name][1]
     np.testing.assert_allclose(first[key], second[key], rtol=1e-6)
-    np.testing.assert_allclose(
-        [value for _, value in first["curve"]], [value for _, value in second["curve"]], rtol=1e-6
-    )
+    first_curve, second_curve = (history(name, out) for out in (killed, undisturbed))
+    np.testing.assert_allclose(first_curve, second_curve, rtol=1e-6)
     # Training has not stood still, so that this says something.
-    assert abs(first["curve"][0][1] - first["curve"][-1][1]) > 1e-3
+    assert len(first_curve) == EPOCHS and abs(first_curve[0] - first_curve[-1]) > 1e-3
+    # A finished run trains no more.
+    capsys.readouterr()
+    before = killed.with_name("killed.json")
+    before = before.read_text() if before.exists() else ""
+    main(name, killed)
+    assert "Epoch" not in capsys.readouterr().out
+    np.testing.assert_allclose(read(name, killed)[key], first[key], rtol=1e-6)
+    if not before:
+        return
+    assert killed.with_name("killed.json").read_text() == before
     assert first["command"].startswith("python ") and first["machine"] and first["versions"]
     assert "--out killed" in first["command"] and str(tmp_path) not in first["command"]
     picture = tf.io.decode_png((killed / "comparison.png").read_bytes()).numpy()
     assert len(np.unique(picture.reshape(-1, picture.shape[-1]), axis=0)) > 10
-    # Finished runs are read, not made again.
-    before = (killed / "comparison.md").read_text()
-    capsys.readouterr()
-    main(name, killed)
-    assert "Epoch" not in capsys.readouterr().out
-    assert (killed / "comparison.md").read_text() == before
 
 
 def test_mean_and_spread_over_seeds(example):
@@ -128,7 +140,7 @@ def test_mean_and_spread_over_seeds(example):
     for run in runs:
         run |= {"training_seconds": 1.0, "parameters": 7, "diverged": False, "sampling_seconds": 1}
         run |= {"samples_not_finite": 0, "samples_far_out": 1}
-    figures = example("train_image_flow").figures
+    figures = example("compare_flows").figures
     row = example("experiment").table_row("1x1/affine", runs, figures)
     assert row == "| 1x1/affine | 7 | 1 | 3.100 ± 0.100 | 1000 | 0 | 3 |"
 
@@ -139,45 +151,41 @@ def written(path, content):
     return path
 
 
-def state_of(options):
-    file = io.BytesIO()
-    np.savez(file, record=json.dumps({"options": options, "history": []}))
-    return file.getvalue()
-
-
 @pytest.mark.parametrize(
-    "file, content, words",
+    "content, words",
     [
-        (
-            "results.json",
-            b'{"model": "realnvp", "epochs": 2}',
-            r"is of a run with \{'dataset': None",
-        ),
-        ("results.json", b"{", "results.json is damaged; remove it"),
-        ("results.json", b"7", "results.json is damaged; remove it"),
-        ("training.npz", b"PK\x03\x04 and half of it", "training.npz is damaged; remove it"),
-        ("training.npz", state_of({"model": "realnvp"}), r"training.npz is of a run with \{"),
+        (b'{"realnvp/0": {"epochs": 2}}', r"realnvp/0 in .* is of a run with \{'model': None"),
+        (b"{", "runs.json is damaged; remove it"),
+        (b"7", "runs.json is damaged; remove it"),
     ],
 )
-def test_what_is_not_its_own_stays_and_is_an_error(main, tmp_path, file, content, words):
-    path = written(tmp_path / "realnvp" / "0" / file, content)
+def test_results_of_another_run_stay_and_are_an_error(main, tmp_path, content, words):
+    path = written(tmp_path / "runs.json", content)
     with pytest.raises(SystemExit, match=words) as end:
-        main("train_density", tmp_path)
+        main("train_density", tmp_path / "runs")
     assert str(end.value).startswith("train_density: ")
-    assert path.read_bytes() == content
-    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == [file]
+    assert path.read_bytes() == content and list(tmp_path.iterdir()) == [path]
 
 
-def test_an_unknown_data_set_is_named(main, tmp_path):
-    with pytest.raises(ValueError, match="unknown data set 'smal_vectors'; similar names: small_v"):
-        main("train_density", tmp_path, "--dataset", "smal_vectors")
+def test_a_damaged_backup_stays_and_is_an_error(main, tmp_path):
+    path = written(tmp_path / "runs/realnvp/0/epoch-000003.weights.h5", b"half of it")
+    with pytest.raises(SystemExit, match="^train_density: .*epoch-000003.weights.h5 is damaged"):
+        main("train_density", tmp_path / "runs")
+    assert path.read_bytes() == b"half of it" and not (tmp_path / "runs.json").exists()
+
+
+def test_an_unknown_data_set_is_named_in_one_line(main, tmp_path):
+    words = "^train_density: .*unknown data set 'smal_vectors'; similar names: small_v.*$"
+    with pytest.raises(SystemExit, match=words) as end:
+        main("train_density", tmp_path / "runs", "--dataset", "smal_vectors")
+    assert "\n" not in str(end.value)
     assert not list(tmp_path.rglob("*.json"))
 
 
 def test_a_budget_too_short_for_an_epoch_says_so(main, tmp_path, capsys):
-    main("train_density", tmp_path, "--minutes", "1e-6")
+    main("train_density", tmp_path / "runs", "--minutes", "1e-6")
     assert "The training ended before its first epoch did." in capsys.readouterr().out
-    results = read("train_density", tmp_path)
+    results = read("train_density", tmp_path / "runs")
     assert results["epochs_done"] == 0 and results["minutes"] == 1e-6 and results["finished"]
 
 
@@ -286,8 +294,9 @@ def test_sampling_time_goes_on_with_what_is_not_done(
     monkeypatch.setattr(module, "measure", measure)
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         monkeypatch.setenv(name, "1")
-    arguments = ["--shapes", "2x2x1", "4x4x1", "--convs", "1x1", "cinc", "--out", tmp_path]
-    with pytest.raises(KeyboardInterrupt):
+    arguments = ["--shapes", "2x2x1", "4x4x1", "--convs", "1x1", "cinc"]
+    arguments += ["--out", tmp_path / "runs"]
+    with pytest.raises(SystemExit, match="^sampling_time: interrupted"):
         run_example("sampling_time", *arguments)
     measured.append("interrupted")
     run_example("sampling_time", *arguments)
@@ -304,8 +313,10 @@ def test_sampling_time_measures_each_convolution(example):
 # The report.
 
 
-def save(folder, **results):
-    written(folder / "results.json", json.dumps(results).encode())
+def save(folder, experiment, **runs):
+    """Writes a file of results; a run's name has _ for /."""
+    runs = {name.replace("_", "/"): results for name, results in runs.items()}
+    written(folder / f"{experiment}.json", json.dumps(runs).encode())
 
 
 @pytest.mark.parametrize(
@@ -319,9 +330,12 @@ def save(folder, **results):
     ],
 )
 def test_a_claim_about_two_models(example, tmp_path, ours, theirs, verdict):
-    for name, values in (("a", ours), ("b", theirs)):
-        for seed, bits in enumerate(values):
-            save(tmp_path / "data" / name / str(seed), bits=bits, finished=True)
+    runs = {
+        f"{name}_{seed}": {"bits": bits, "finished": True}
+        for name, values in (("a", ours), ("b", theirs))
+        for seed, bits in enumerate(values)
+    }
+    save(tmp_path, "data", **runs)
     here, spread, found = example("report").against("data", "a", "b", "bits", -1, results=tmp_path)
     assert found == verdict
     if verdict == "holds":
@@ -329,8 +343,8 @@ def test_a_claim_about_two_models(example, tmp_path, ours, theirs, verdict):
 
 
 def test_a_claim_of_one_seed_has_standard_errors(example, tmp_path):
-    for name, nats in (("a", 155.0), ("b", 154.5)):
-        save(tmp_path / "data" / name / "0", nats=nats, nats_standard_error=0.3, finished=True)
+    a, b = ({"nats": nats, "nats_standard_error": 0.3} for nats in (155.0, 154.5))
+    save(tmp_path, "data", a_0=a, b_0=b)
     against = example("report").against
     assert against("data", "a", "b", "nats", 1, results=tmp_path) == (
         "155.000 against 154.500",
@@ -341,10 +355,10 @@ def test_a_claim_of_one_seed_has_standard_errors(example, tmp_path):
 
 def test_claims_with_a_limit(example, tmp_path):
     report = example("report")
-    save(tmp_path / "data" / "a" / "0", nats=155.0, nats_standard_error=0.3, finished=True)
+    save(tmp_path, "data", a_0={"nats": 155.0, "nats_standard_error": 0.3})
     for limit, verdict in ((154.6, "holds"), (154.8, "does not hold")):
-        assert report.above("data/a", "nats", limit, results=tmp_path)[2] == verdict
-    save(tmp_path / "sampling_time" / "4x4x1", ms={"a": 3.0, "b": 2.0})
+        assert report.above("data", "a", "nats", limit, results=tmp_path)[2] == verdict
+    save(tmp_path, "sampling_time", **{"4x4x1": {"ms": {"a": 3.0, "b": 2.0}}})
     for limit, verdict in ((1.6, "holds"), (1.4, "does not hold")):
         assert report.ratio("4x4x1", "a", "b", limit, results=tmp_path)[1:] == (
             "ratio 1.50",
@@ -353,29 +367,50 @@ def test_claims_with_a_limit(example, tmp_path):
 
 
 def test_interrupted_and_diverged_trainings_are_no_results(example, tmp_path):
-    save(tmp_path / "0", finished=False)
-    save(tmp_path / "1", finished=False, diverged=True)
-    save(tmp_path / "2", finished=True)
-    assert list(example("report").read_seeds(tmp_path)) == ["2"]
+    interrupted, diverged = {"finished": False}, {"finished": False, "diverged": True}
+    save(tmp_path, "data", a_0=interrupted, a_1=diverged, a_2={"finished": True})
+    assert list(example("report").read_seeds("data", "a", tmp_path)) == ["2"]
 
 
-def test_a_damaged_result_is_named(example, tmp_path):
-    path = written(tmp_path / "results.json", b"{")
+def test_unlike_sets_of_seeds_are_compared_where_they_meet(example, tmp_path):
+    runs = {"a_0": 3.0, "a_1": 3.1, "a_3": 9.0, "b_1": 3.3, "b_0": 3.2, "b_2": -9.0}
+    save(tmp_path, "data", **{name: {"bits": bits} for name, bits in runs.items()})
+    found = example("report").against("data", "a", "b", "bits", -1, results=tmp_path)
+    assert found == ("3.050 against 3.250", "-0.200 ± 0.000 (2 seeds)", "holds")
+
+
+def test_a_damaged_result_is_named(example, monkeypatch, tmp_path):
+    path = written(tmp_path / "check_samples.json", b"{")
+    monkeypatch.setattr(sys, "argv", ["report.py"])
     with pytest.raises(SystemExit, match=f"report: {path} is damaged"):
-        example("report").read(path)
+        example("report").bounds(tmp_path)
 
 
 def test_the_report_is_open_without_results(example, tmp_path):
-    lines = example("report").table(tmp_path).splitlines()
-    assert len(lines) > 12
-    assert all(line.count("|") == 8 for line in lines)
-    assert all("| open |" in line for line in lines[2:])
+    lines = example("report").claims(tmp_path).splitlines()
+    claims = [line for line in lines if line.startswith("| ") and "verdict" not in line]
+    assert len(claims) > 20
+    assert all(line.count("|") == 6 and line.endswith("| open |") for line in claims)
+
+
+RESULTS = sorted((EXAMPLES / "papers" / "results").glob("*.json"))
 
 
 def test_committed_results_name_no_folder_of_a_machine():
-    paths = list((EXAMPLES / "papers" / "results").rglob("results.json"))
-    assert paths and not [path for path in paths if re.search(r"[ =\"]/", path.read_text())]
+    assert RESULTS and not [path for path in RESULTS if re.search(r"[ =\"]/", path.read_text())]
 
 
-def test_the_readme_has_the_report_of_the_committed_results(example):
-    assert example("report").table() in (EXAMPLES.parent / "README.md").read_text()
+def test_the_page_of_results_has_the_committed_results(example):
+    page = (EXAMPLES.parent / "docs" / "results.md").read_text()
+    assert example("report").replaced(page) == page
+
+
+def test_each_committed_experiment_is_on_the_page():
+    page = (EXAMPLES.parent / "docs" / "results.md").read_text()
+    assert [p.stem for p in RESULTS if f"examples/papers/results/{p.stem}" not in page] == []
+
+
+def test_a_page_without_its_markers_is_refused(example):
+    page = (EXAMPLES.parent / "docs" / "results.md").read_text()
+    with pytest.raises(ValueError, match="has 0 times <!-- kinds: written by report.py -->"):
+        example("report").replaced(page.replace("<!-- end of kinds -->", ""))
