@@ -1,6 +1,6 @@
 """Invertible convolutions and the couplings that go with them, as TFP bijectors."""
 
-from tfp_invconv import data, flows, networks, plots
+from tfp_invconv import data, networks, plots
 from tfp_invconv.bijectors import (
     ActNorm,
     AdditiveCoupling,
@@ -50,7 +50,6 @@ __all__ = [
     "conf",
     "count_outliers",
     "data",
-    "flows",
     "glow",
     "interpolate",
     "join_levels",
