@@ -38,10 +38,12 @@ python_maximum_signature_line_length = 80
 autodoc_member_order = "bysource"
 # The constructor's signature stands with its arguments, below the description of the class.
 autodoc_class_signature = "separated"
-# TFP's and Keras's own manuals describe inherited methods.
+# TFP's and Keras's own manuals describe what these classes have.
+BASES = ["Bijector", "AutoCompositeTensorBijector", "Composition", "Module", "Model", "Layer"]
+BASES += ["Trainer", "TensorFlowTrainer", "Operation", "KerasSaveable", "Callback", "object"]
 autodoc_default_options = {
     "members": True,
-    "inherited-members": False,
+    "inherited-members": ", ".join(BASES),
     "special-members": "__init__",
 }
 autosummary_generate = True

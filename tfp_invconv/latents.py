@@ -1,4 +1,4 @@
-"""Latents of a flow: by the levels of a multi-scale one, and between two of them."""
+"""Latents of a flow: split by levels, and interpolated."""
 
 from collections.abc import Sequence
 
@@ -13,27 +13,27 @@ tfd = tfp.distributions
 
 
 def split_levels(latent: TensorLike, levels: int) -> list[tf.Tensor]:
-    """The latents of each level of a multi-scale flow such as `glow` makes, finest level first.
+    """Splits the latent of a multi-scale flow such as `glow` by levels, finest level first.
 
-    Each level squeezes the image, keeps half of the channels as its latent, and hands the other
-    half down; the last one keeps all. The whole latent has the shape of the image:
+    Each level squeezes the image, keeps half of the channels as its latent and passes the other
+    half to the next level. The last level keeps all channels. The parts are
 
     ```none
     part k of L:  [H / 2^k, W / 2^k, 2^k C],    k = 1 ... L - 1
     part L:       [H / 2^L, W / 2^L, 2^(L+1) C]
     ```
 
-    *Cost*: a copy a level. Nothing is computed: `join_levels` gives the latent back, exactly.
+    *Cost*: one copy for each level. `join_levels` restores the latent exactly.
 
     Args:
-      latent: `[..., H, W, C]`, what the flow's bijector makes of data: `flow.bijector.inverse(x)`.
-      levels: L, that of the flow.
+      latent: `[..., H, W, C]`, such as `flow.bijector.inverse(x)`.
+      levels: L, the number of levels of the flow.
 
     Returns:
       A list of L tensors.
 
     Raises:
-      ValueError: if `levels` is no positive int, or 2^levels does not divide H and W.
+      ValueError: if `levels` is not a positive int, or H or W is not a multiple of 2^levels.
 
     Example:
 
@@ -62,16 +62,16 @@ def split_levels(latent: TensorLike, levels: int) -> list[tf.Tensor]:
 
 
 def join_levels(parts: Sequence[TensorLike]) -> tf.Tensor:
-    """The latent of the parts that `split_levels` makes of it.
+    """Joins the parts that `split_levels` returns into one latent.
 
     Args:
-      parts: list of tensors, finest level first.
+      parts: a list of tensors, finest level first.
 
     Returns:
       A tensor `[..., H, W, C]`.
 
     Raises:
-      ValueError: if there are none, or their shapes are not those of levels.
+      ValueError: if the list is empty, or the shapes do not match the levels of a flow.
 
     Example:
 
@@ -102,10 +102,10 @@ def interpolate(
     count: int = 8,
     **bijector_kwargs,
 ) -> tf.Tensor:
-    """What lies between two events, by way of the latents of a flow.
+    """Interpolates between events through the latents of a flow.
 
-    The latents go from one to the other along the great circle, so that those between have the norm
-    that latents of data have, which those on the straight line have not:
+    Latents follow the great circle, so that those in between have the norm of the latents of data,
+    unlike those on a straight line:
 
     ```none
     z(t) = (sin((1 - t) w) z_0 + sin(t w) z_1) / sin(w),    cos(w) = z_0 z_1 / (|z_0| |z_1|)
@@ -113,13 +113,13 @@ def interpolate(
 
     Args:
       distribution: a `tfd.TransformedDistribution`, such as `glow` returns.
-      start: events, any batch dimensions.
-      end: events of the same shape.
-      count: number of events, start and end among them, at least 2.
-      **bijector_kwargs: of the flow's bijector, such as a `condition`.
+      start: events, with any batch dimensions.
+      end: events with the shape of `start`.
+      count: number of events, including start and end; at least 2.
+      **bijector_kwargs: arguments of the flow's bijector, such as a `condition`.
 
     Returns:
-      A tensor `[count, ..., *event_shape]`, of t from 0 to 1.
+      A tensor `[count, ..., *event_shape]`, for t from 0 to 1.
 
     Raises:
       ValueError: if the distribution has no bijector, the shapes differ, or `count` is below 2.
@@ -156,7 +156,7 @@ def interpolate(
     t = tf.reshape(
         tf.cast(tf.range(count), angle.dtype) / (count - 1), [-1] + [1] * angle.shape.rank
     )
-    # Of two latents in one direction, the straight line.
+    # Latents in the same direction: interpolate linearly.
     safe = tf.where(angle > 1e-3, angle, 1.0)
     weights = [
         tf.where(angle > 1e-3, tf.sin(share * safe) / tf.sin(safe), share) for share in (1 - t, t)

@@ -1,6 +1,6 @@
-"""The types of public arguments, by names that the manual shows.
+"""Types of public arguments, whose names the manual shows.
 
-TensorFlow and TFP are unknown to type checkers, so that some of these are any type to them.
+TensorFlow and TFP have no types for checkers, so some of these are `Any`.
 """
 
 import os
@@ -9,10 +9,10 @@ from typing import Any
 
 from typing_extensions import TypeAliasType
 
-# A tensor, or what `tf.convert_to_tensor` converts to one. For a parameter of a layer, also a
-# variable or a deferred tensor.
+# Anything that `tf.convert_to_tensor` accepts; for a parameter of a layer, also a variable or a
+# deferred tensor.
 TensorLike = TypeAliasType("TensorLike", Any)
-# A `tf.DType`, NumPy's, or a name.
+# A `tf.DType`, a NumPy dtype, or the name of one.
 DType = TypeAliasType("DType", Any)
 Shape = TypeAliasType("Shape", Sequence[int])
 PathLike = TypeAliasType("PathLike", str | os.PathLike[str])

@@ -1,4 +1,4 @@
-"""Builders of whole flows, distributions made of the layers."""
+"""Builders of whole flows: distributions made from the layers."""
 
 from tfp_invconv.flows.conf import conf
 from tfp_invconv.flows.glow import CONVOLUTIONS, COUPLINGS, glow

@@ -1,4 +1,4 @@
-"""What the builders share: options of networks, the scaling of pixels, the distribution."""
+"""Shared by the builders: options of networks, the scaling of pixels, the distribution."""
 
 import numpy as np
 import tensorflow as tf
@@ -11,12 +11,12 @@ from tfp_invconv.networks._building import variable_dtype
 tfb = tfp.bijectors
 tfd = tfp.distributions
 
-# A sample ten times the pixels' range away from it comes out one range away.
+# Compresses a sample ten pixel ranges out to one range out.
 _TAIL_ALPHA = 4.0
 
 
 def network_options(builder, conditional, width, dropout, dtype):
-    """What all couplings of a flow are given."""
+    """Returns the options shared by all couplings of a flow."""
     checks.check_positive_integer(width, "width", builder)
     checks.check_rate(dropout, "dropout", builder)
     if conditional is not None:
@@ -25,12 +25,12 @@ def network_options(builder, conditional, width, dropout, dtype):
 
 
 def make_flow(event_shape, bijectors, networks, name):
-    """The distribution that the bijectors, in the order from the data on, make a normal one."""
+    """Returns the distribution of bijectors, listed from the data, over a standard normal base."""
     dtype = variable_dtype(networks["dtype"])
     normal = tfd.Normal(tf.zeros([], dtype), tf.ones([], dtype))
     base = tfd.Sample(normal, list(event_shape))
     flow = tfd.TransformedDistribution(base, chain(bijectors, networks, name))
-    # For a warning where data are far from it.
+    # `fit` warns of data far outside this range.
     flow.data_range = (0.0, 256.0) if len(event_shape) == 3 else None
     return flow
 
@@ -41,7 +41,7 @@ def chain(bijectors, networks, name=None):
 
 
 def pixel_scaling(networks):
-    """Pixel values from 0 to 256 become -0.5 to 0.5; what samples exceed that is compressed."""
+    """Scales pixels from [0, 256] to [-0.5, 0.5], and compresses samples outside that range."""
     dtype = variable_dtype(networks["dtype"])
     half = tf.constant(0.5, dtype)
     gate = SLogGate(

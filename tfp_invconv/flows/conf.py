@@ -1,4 +1,4 @@
-"""CONF, a flow of convolutions whose filters depend on the data."""
+"""CONF: a flow of convolutions whose filters depend on the data."""
 
 import functools
 from typing import Any
@@ -30,17 +30,17 @@ def conf(
     seed: int | None = None,
     dtype: DType = tf.float32,
 ) -> tfp.distributions.TransformedDistribution:
-    """Flow for images or vectors: CONF, convolutions whose filters depend on the data.
+    """CONF, a flow for images or vectors with filters that depend on the data.
 
-    It is `depth` steps of ActNorm, a trainable linear mixing of the channels (of the numbers of
-    a vector), `ConvolutionCoupling` and a reversal of the order of the channels, so that what one
-    coupling changes is what the next one looks at. The density of vectors is over the given
-    values. Images go through `Squeeze` before the steps and back after them, and their density is
-    over pixel values, uint8 + U[0, 1), which the first bijectors scale to [-0.5, 0.5] and keep
-    samples near, as in `glow`.
+    Each of the `depth` steps is an ActNorm, a trainable linear mixing of the channels (of a
+    vector: its numbers), a `ConvolutionCoupling`, and a reversal of the channels, so that the next
+    coupling sees what this one changed. Densities of vectors are over the given values. Images
+    pass through `Squeeze` before the steps and back after them. Their densities are over pixel
+    values, uint8 + U[0, 1), which the first bijectors scale to [-0.5, 0.5]; samples outside are
+    compressed, as in `glow`.
 
     Args:
-      event_shape: `[H, W, C]`, H and W even, or `[N]`, N at least two.
+      event_shape: `[H, W, C]` with even H and W, or `[N]` with N of at least two.
       depth: number of steps.
       num_filters: convolutions in each coupling.
       conditional: number of classes, or of numbers in a context vector, that the density is
@@ -57,7 +57,7 @@ def conf(
       A `tfd.TransformedDistribution` with that event shape and a standard normal base.
 
     Raises:
-      ValueError: if the event shape is none of the above or an option is not a positive int.
+      ValueError: if the event shape is neither of these, or an option is not a positive int.
 
     Example:
 

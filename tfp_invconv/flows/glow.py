@@ -1,4 +1,4 @@
-"""Glow, a multi-scale flow for images, with a choice of convolution and coupling."""
+"""Glow: a multi-scale flow for images, with a choice of convolutions and couplings."""
 
 import functools
 from typing import Any
@@ -30,7 +30,7 @@ from tfp_invconv.networks._building import variable_dtype
 
 tfb = tfp.bijectors
 
-# What stands between the ActNorm and the coupling of a step.
+# The layers between the ActNorm and the coupling of a step.
 CONVOLUTIONS = {
     "1x1": (HouseholderQR1x1.trainable,),
     "emerging": (HouseholderQR1x1.trainable, EmergingConv.trainable),
@@ -49,7 +49,7 @@ COUPLINGS: dict[str, Any] = {
     "conf": ConvolutionCoupling,
 }
 
-# Those with a scale that needs a bound.
+# Couplings with a scale that needs a bound.
 _AFFINE = ("affine", "quad")
 
 
@@ -70,29 +70,28 @@ def glow(
     seed: int | None = None,
     dtype: DType = tf.float32,
 ) -> tfp.distributions.TransformedDistribution:
-    """Multi-scale flow for images: Glow, with a choice of convolution and coupling.
+    """Glow, a multi-scale flow for images, with a choice of convolutions and couplings.
 
-    Each level is `Squeeze`, `depth` steps of (ActNorm, convolution, coupling) and, but for the last
-    level, an `AffineCoupling` that conditions one half of the channels on the other, which the
-    next level goes on with. The density is over pixel values, uint8 + U[0, 1): the first bijectors
-    scale them to [-0.5, 0.5], so that bits/dim is -log_prob / (H W C ln 2).
+    Each level consists of a `Squeeze` and `depth` steps of (ActNorm, convolution, coupling). Except
+    in the last level, an `AffineCoupling` follows that conditions one half of the channels on the
+    other half, which the next level transforms. Densities are over pixel values, uint8 + U[0, 1):
+    the first bijectors scale them to [-0.5, 0.5], so bits/dim is -log_prob / (H W C ln 2).
 
-    *Samples*: three things keep them finite and near the data, since each of the steps that make
-    them would amplify what the one before got wrong. The scales of the couplings have a bound (see
-    `AffineCoupling`); their networks see the asinh of their input (see `networks.conv_net`); and
-    what a sample exceeds the range of pixels is compressed, ten ranges to one (`SLogGate` with a
-    threshold), which changes no density within the range.
+    *Samples* stay finite and near the data, although sampling amplifies errors step by step:
+    couplings have bounded scales (see `AffineCoupling`), their networks see the asinh of their
+    input (see `networks.conv_net`), and values outside the pixel range are compressed, ten ranges
+    to one, by an `SLogGate` with a threshold. Densities within the range do not change.
 
     Args:
-      event_shape: `[H, W, C]`, H and W multiples of 2^levels.
+      event_shape: `[H, W, C]` with H and W multiples of 2^levels.
       levels: number of levels.
-      depth: steps in each level.
+      depth: number of steps in each level.
       conv: "1x1" (`HouseholderQR1x1`); "emerging", "cinc" or "dct" (`EmergingConv`, `CInC3x3` or
         `DCTSymmetricConv` after it); "periodic" (`PeriodicConv` as an exponential after it, which
         can't become singular); or "periodic-free" (a free `PeriodicConv`, with a 1x1 one inside).
       coupling: "affine", "additive", "quad" or "conf" (`ConvolutionCoupling`).
-      log_scale_bound: of the affine and quad couplings and of the conditioning between levels,
-        see `AffineCoupling`.
+      log_scale_bound: bound of the affine and quad couplings and of the conditioning between
+        levels; see `AffineCoupling`.
       conditional: number of classes, or of numbers in a context vector, that the density is
         conditioned on (see `ConditionalChain`); None for a density of the data alone.
       width: hidden channels of the couplings' networks.
@@ -108,7 +107,7 @@ def glow(
       of the same shape.
 
     Raises:
-      ValueError: if an option is unknown, or 2^levels does not divide H and W.
+      ValueError: if an option is unknown, or H or W is not a multiple of 2^levels.
 
     Example:
 
@@ -124,7 +123,7 @@ def glow(
     check_log_scale_bound(log_scale_bound, "glow")
     for argument, value in (("levels", levels), ("depth", depth)):
         checks.check_positive_integer(value, argument, "glow")
-    # Not the power of a number of levels without bounds, which would take its time.
+    # The first comparison avoids computing a huge power.
     if levels > height or height % 2**levels or width_px % 2**levels:
         raise ValueError(
             f"glow: height and width must be multiples of 2^levels, levels being {levels}; got "
@@ -150,7 +149,7 @@ def glow(
 
 
 def _level(event_shape, levels, depth, seed, *, step, split_prior, networks, scan):
-    """The bijectors of this level and those below it, from the data on."""
+    """Returns the bijectors of this level and the levels below it, listed from the data."""
     height, width, channels = event_shape
     squeezed = [height // 2, width // 2, 4 * channels]
     *step_seeds, prior_seed, seed_below = seeds.spawn_seeds(seed, depth + 2)

@@ -1,4 +1,4 @@
-"""Keras 3 networks for couplings, one kind a file."""
+"""Keras 3 networks for couplings."""
 
 from tfp_invconv.networks.conv_net import conv_net
 from tfp_invconv.networks.mlp import mlp

@@ -1,4 +1,4 @@
-"""What the networks share: hidden layers, the condition, the dtype policy."""
+"""Shared by the networks: hidden layers, the condition, the dtype policy."""
 
 import contextlib
 
@@ -9,14 +9,14 @@ from tfp_invconv._utils import checks, seeds
 
 
 def network(input_shape, condition_size, layer, sizes, drop, rate, seed, dtype):
-    """A hidden layer with a ReLU (and dropout) for all sizes but the last, then one of zeros."""
+    """Builds hidden layers with ReLUs (and dropout), and a last layer initialised to zero."""
     policy = _policy(dtype)
-    # An input is cast to the dtype of `keras.Input`, whatever the layers compute in.
+    # Keras casts inputs to the dtype of `keras.Input`, whatever dtype the layers compute in.
     input_dtype = policy.variable_dtype
     inputs = [keras.Input(tuple(input_shape), dtype=input_dtype)]
     h = keras.layers.Activation(asinh, dtype=input_dtype)(inputs[0])
     _check_options(sizes[0][0], condition_size, rate)
-    # Keras's dense layers know no ints of NumPy.
+    # Keras's dense layers reject NumPy ints.
     sizes = [(int(units), *kernel) for units, *kernel in sizes]
     layer_seeds = seeds.spawn_seeds(seed, len(sizes) - 1)
     for i, (size, layer_seed) in enumerate(zip(sizes[:-1], layer_seeds, strict=True), 1):
@@ -40,21 +40,21 @@ def network(input_shape, condition_size, layer, sizes, drop, rate, seed, dtype):
 
 
 def variable_dtype(dtype):
-    """The `tf.DType` of the variables of a network of this dtype or Keras dtype policy."""
+    """Returns the `tf.DType` of a network's variables, given a dtype or a Keras dtype policy."""
     return tf.as_dtype(_policy(dtype).variable_dtype)
 
 
 @keras.saving.register_keras_serializable("tfp_invconv")
 def asinh(x):
-    """asinh(x) to an absolute error of rounding, faster than `tf.asinh`, by far on a CPU."""
-    # Not tf.sign and tf.abs, of which the gradient at zero would be zero.
+    """asinh(x) up to an absolute rounding error; much faster than `tf.asinh` on a CPU."""
+    # tf.sign and tf.abs would have a zero gradient at zero.
     sign = tf.where(x < 0, -tf.ones_like(x), tf.ones_like(x))
     size = sign * x
     return sign * tf.math.log(size + tf.sqrt(1.0 + size * size))
 
 
 def _policy(dtype):
-    """The Keras dtype policy of this name or dtype."""
+    """Returns the Keras dtype policy with this name or dtype."""
     with contextlib.suppress(ValueError, TypeError):
         name = tf.as_dtype(dtype).name if isinstance(dtype, tf.DType) else dtype
         policy = keras.dtype_policies.get(name)

@@ -1,11 +1,11 @@
-"""How layers call their networks: checks, variables, conditions."""
+"""Calls of networks by layers: checks, variables, conditions."""
 
 import keras
 import tensorflow as tf
 
 
 def check_built(network, layer):
-    """Raises a ValueError if `network` is a Keras layer without its variables yet."""
+    """Raises a ValueError if `network` is a Keras layer that is not built."""
     if isinstance(network, keras.Layer) and not network.built:
         raise ValueError(
             f"{layer}: the network {network.name!r} is not built, so its variables can't be "
@@ -14,7 +14,7 @@ def check_built(network, layer):
 
 
 def check_input(network, x, layer):
-    """Raises a ValueError if a Keras model was made for inputs of another shape than x."""
+    """Raises a ValueError if a Keras model expects inputs of another shape than that of x."""
     inputs = _keras_inputs(network)
     if inputs and not x.shape.is_compatible_with(inputs[0].shape):
         raise ValueError(
@@ -24,20 +24,21 @@ def check_input(network, x, layer):
 
 
 def variables(networks):
-    """The `tf.Variable`s of the networks, of Keras layers and of others that list them."""
+    """Returns the `tf.Variable`s of Keras layers, and of other networks that list theirs."""
     found = [v for network in networks for v in getattr(network, "variables", [])]
     return [v.value if isinstance(v, keras.Variable) else v for v in found]
 
 
 def takes_condition(network):
-    """Whether it has a second input, or says so by an attribute `condition_size`."""
+    """Whether a network has a second input, or an attribute `condition_size`."""
     return len(_keras_inputs(network)) == 2 or condition_size(network) is not None
 
 
 def condition_size(network):
-    """How many numbers its second input has; None if it has none or does not say.
+    """Returns the size of the second input; None if there is none or it is unknown.
 
-    A subclassed Keras model, which does not tell its inputs, says it by an attribute of this name.
+    A subclassed Keras model does not list its inputs: it declares the size by an attribute of this
+    name.
     """
     inputs = _keras_inputs(network)
     if len(inputs) == 2:
@@ -55,7 +56,7 @@ def call(network, x, condition, layer):
       layer: name of the layer, for errors.
 
     Returns:
-      What the network returns, in the dtype of x.
+      The output of the network, in the dtype of x.
     """
     if not takes_condition(network):
         return tf.cast(network(x), x.dtype)
@@ -74,5 +75,5 @@ def call(network, x, condition, layer):
 
 
 def _keras_inputs(network):
-    """The inputs of a functional Keras model; of others nothing is known."""
+    """Returns the inputs of a functional Keras model, and an empty list for other networks."""
     return getattr(network, "inputs", None) or []

@@ -18,19 +18,19 @@ def conv_net(
 ) -> keras.Model:
     """Glow's network: 3x3, 1x1 and 3x3 convolutions with ReLUs between them.
 
-    The last layer starts at zero, so that the network returns zeros. The first one sees asinh(x):
-    so beyond the numbers that it was trained on, as samples may be, what the network returns grows
-    like a logarithm, not in proportion, and one coupling's outlier is not the next one's.
+    The last layer is initialised to zero, so a new network returns zeros. The first layer sees
+    asinh(x): beyond the training data, where samples may lie, the output grows like a logarithm
+    instead of linearly, and couplings do not amplify each other's outliers.
 
     Args:
       input_shape: `[H, W, C]`; H and W may be None.
       output_channels: channels of the output `[B, H, W, output_channels]`.
-      condition_size: numbers in a condition, the second input `[B, condition_size]`, which shifts
-        the channels of the first hidden layer; None for no such input.
+      condition_size: size of the condition. It is a second input `[B, condition_size]` that
+        shifts the channels of the first hidden layer; None for no condition.
       width: channels of the hidden layers.
-      dropout: rate of the dropout behind each hidden layer while a Keras model trains.
-      seed: int, for the initial weights, or None.
-      dtype: a dtype or a Keras dtype policy such as "mixed_bfloat16".
+      dropout: rate of dropout after each hidden layer while a Keras model trains.
+      seed: int seed of the initial weights, or None.
+      dtype: a dtype, or a Keras dtype policy such as "mixed_bfloat16".
 
     Returns:
       A built `keras.Model`.
@@ -46,6 +46,6 @@ def conv_net(
         return keras.layers.Conv2D(filters, size, padding="same", **options)
 
     sizes = [(width, 3), (width, 1), (output_channels, 3)]
-    # Whole channels: as good a regulariser here, without a random number for each pixel.
+    # Dropping whole channels regularises as well, without a random number for each pixel.
     drop = keras.layers.SpatialDropout2D
     return _building.network(input_shape, condition_size, layer, sizes, drop, dropout, seed, dtype)

@@ -1,4 +1,4 @@
-"""The dense network of couplings of vectors."""
+"""The dense network of couplings on vectors."""
 
 import keras
 
@@ -16,19 +16,19 @@ def mlp(
     seed: int | None = None,
     dtype: DType = "float32",
 ) -> keras.Model:
-    """Two hidden dense layers with ReLUs; the last layer starts at zero.
+    """Dense network: two hidden layers with ReLUs, and a last layer initialised to zero.
 
-    The first layer sees asinh(x), see `conv_net`.
+    The first layer sees asinh(x); see `conv_net`.
 
     Args:
       input_shape: `[N]`.
       output_channels: size of the output `[B, output_channels]`.
-      condition_size: numbers in a condition, the second input `[B, condition_size]`, which shifts
-        the first hidden layer; None for no such input.
+      condition_size: size of the condition. It is a second input `[B, condition_size]` that
+        shifts the first hidden layer; None for no condition.
       width: size of the hidden layers.
-      dropout: rate of the dropout behind each hidden layer while a Keras model trains.
-      seed: int, for the initial weights, or None.
-      dtype: a dtype or a Keras dtype policy such as "mixed_bfloat16".
+      dropout: rate of dropout after each hidden layer while a Keras model trains.
+      seed: int seed of the initial weights, or None.
+      dtype: a dtype, or a Keras dtype policy such as "mixed_bfloat16".
 
     Returns:
       A built `keras.Model`.

@@ -1,1 +1,1 @@
-"""Pure functions on tensors: the mathematics under the bijectors."""
+"""Pure functions on tensors: the mathematics of the bijectors."""

@@ -4,9 +4,9 @@ With the corner at the top left,
 
     z[i, j] = sum_{a, b in 0..m-1} x[i - a d, j - b d] K[a, b],
 
-zero outside the image, pixels being row vectors of C channels. For the other corners the signs
-of a or b change. It is invertible exactly when K[0, 0] is; here that tap is triangular, lower
-for the bottom corners and upper for the top ones.
+with zeros outside the image and pixels as row vectors of C channels. The other corners change the
+signs of a or b. The convolution is invertible exactly when K[0, 0] is. Here that tap is triangular:
+lower for the bottom corners, upper for the top ones.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ CORNERS = ("top_left", "top_right", "bottom_left", "bottom_right")
 
 
 def is_bottom(corner):
-    """Whether an output sees the pixels below it; the corner tap is lower triangular then."""
+    """Whether an output sees the pixels below it; its corner tap is then lower triangular."""
     return corner.startswith("bottom")
 
 
@@ -28,7 +28,7 @@ def is_right(corner):
 
 
 def triangular_kernel(kernel, log_scale, corner):
-    """The kernel with a triangular corner tap.
+    """Returns the kernel with a triangular corner tap.
 
     Args:
       kernel: `[..., m, m, C, C]`.
@@ -56,7 +56,7 @@ def causal_conv(x, kernel, corner):
     Args:
       x: `[..., H, W, C]`.
       kernel: `[m, m, C, C]`, or `[B..., m, m, C, C]` whose `B...` broadcasts with the batch of x.
-      corner: one of `CORNERS`, the side on which the pixels lie that an output sees.
+      corner: one of `CORNERS`, the direction in which an output sees other pixels.
 
     Returns:
       `[..., H, W, C]`.
@@ -73,12 +73,12 @@ def causal_conv(x, kernel, corner):
 
 
 def filter_gradient(x, upstream, kernel, corner):
-    """The gradient of sum(causal_conv(x, kernel, corner) * upstream) for the kernel.
+    """Returns the gradient of sum(causal_conv(x, kernel, corner) * upstream) for the kernel.
 
     Args:
-      x: `[..., H, W, C]`, of the batch shape of the convolution.
+      x: `[..., H, W, C]`, with the batch shape of the convolution.
       upstream: `[..., H, W, C]`.
-      kernel: `[B..., m, m, C, C]`, for its shape.
+      kernel: `[B..., m, m, C, C]`; only its shape matters.
       corner: one of `CORNERS`.
 
     Returns:
@@ -93,7 +93,7 @@ def filter_gradient(x, upstream, kernel, corner):
         gradient.set_shape(kernel.shape)
         return _from_top_left(gradient, corner)
     images, upstream = _images(x), _images(upstream)
-    # Padded here, since TensorFlow's kernels for explicit paddings take two to three times as long.
+    # Pad here: TensorFlow's kernels for explicit paddings take two to three times as long.
     images = tf.pad(images, pad_near(images, corner, size - 1, size - 1))
     gradient = tf.raw_ops.Conv2DBackpropFilter(
         input=images,
@@ -106,7 +106,7 @@ def filter_gradient(x, upstream, kernel, corner):
 
 
 def _patches(x, size, corner):
-    """What each pixel sees: `[..., H W, m m C]`, in the order of `_from_top_left`."""
+    """Gathers the pixels each output sees: `[..., H W, m m C]`, ordered as `_from_top_left`."""
     height, width = tf.shape(x)[-3], tf.shape(x)[-2]
     x = tf.pad(x, pad_near(x, corner, size - 1, size - 1))
     taps = [x[..., a : a + height, b : b + width, :] for a in range(size) for b in range(size)]
@@ -115,7 +115,7 @@ def _patches(x, size, corner):
 
 
 def _shared_conv(x, kernel, corner):
-    """The convolution with one kernel for all images."""
+    """Convolves all images with one kernel."""
     size = kernel.shape[0]
 
     def conv(x, kernel):
@@ -135,12 +135,12 @@ def _shared_conv(x, kernel, corner):
 
 
 def _images(x):
-    """With one batch dimension."""
+    """Flattens the batch to one dimension."""
     return tf.reshape(x, tf.concat([[-1], tf.shape(x)[-3:]], 0))
 
 
 def _from_top_left(kernel, corner):
-    """The taps in the order in which TensorFlow's convolution meets them, or back."""
+    """Reorders the taps to the order of TensorFlow's convolution, or back."""
     flips = [
         kernel.shape.rank + axis
         for axis, flip in ((-4, not is_bottom(corner)), (-3, not is_right(corner)))
@@ -150,14 +150,14 @@ def _from_top_left(kernel, corner):
 
 
 def pad_near(x, corner, rows, columns):
-    """Paddings that add rows and columns on the corner's side of the images `x`."""
+    """Returns paddings that add rows and columns to `x` on the side of the corner."""
     vertical = [0, rows] if is_bottom(corner) else [rows, 0]
     horizontal = [0, columns] if is_right(corner) else [columns, 0]
     return [[0, 0]] * (x.shape.rank - 3) + [vertical, horizontal, [0, 0]]
 
 
 def broadcast_batch(x, kernel):
-    """Gives the images `x` the batch dimensions that `kernel` has beyond theirs."""
+    """Broadcasts the batch of the images `x` to include that of `kernel`."""
     if kernel.shape.rank == 4:
         return x
     batch = tf.broadcast_dynamic_shape(tf.shape(x)[:-3], tf.shape(kernel)[:-4])
@@ -170,7 +170,7 @@ def broadcast_batch(x, kernel):
 def dilated(function, x, kernel, corner, dilation):
     """Applies `causal_conv` or its inverse with dilation d.
 
-    That is the plain function on each of the d x d interleaved images by itself.
+    A dilated convolution is a plain one on each of the d x d interleaved images.
     """
     if dilation == 1:
         return function(x, kernel, corner)
@@ -180,7 +180,7 @@ def dilated(function, x, kernel, corner, dilation):
     batch, (height, width), channels = tf.shape(x)[:-3], tf.unstack(tf.shape(x)[-3:-1]), x.shape[-1]
     rows, columns = -(-height // d), -(-width // d)
     extra_rows, extra_columns = rows * d - height, columns * d - width
-    # Padded at the far side, where no real pixel sees the zeros.
+    # Pad the far side, where no real pixel sees the zeros.
     far = CORNERS[-1 - CORNERS.index(corner)]
     x = tf.pad(x, pad_near(x, far, extra_rows, extra_columns))
     x = tf.reshape(x, tf.concat([batch, [rows, d, columns, d, channels]], 0))

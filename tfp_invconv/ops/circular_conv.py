@@ -4,14 +4,14 @@ With the k x k taps centred as in a convolution of mode "same", a' = a - (k - 1)
 
     z[i, j] = sum_{a, b in 0..k-1} x[(i - a') mod H, (j - b') mod W] K[a, b],
 
-pixels being row vectors of C channels. An odd kernel sees as far to all sides; an even one sees
-one pixel more upwards and to the left, so that with k = 2 the tap K[0, 0] is the pixel itself. A
-kernel larger than the image wraps around.
+with pixels as row vectors of C channels. An odd kernel sees equally far to all sides. An even one
+sees one pixel further up and to the left: with k = 2 the tap K[0, 0] is the pixel itself. A kernel
+larger than the image wraps around.
 
-The discrete Fourier transform makes it a product with one complex C x C matrix, the response, at
-each of the (H // 2 + 1) W frequencies that suffice for real images. Up to sides of 64 the transform
-is a product with real matrices of cosines and sines, real and imaginary parts being rows, and
-beyond an FFT.
+The discrete Fourier transform turns it into a product with one complex C x C matrix, the response,
+at each of the (H // 2 + 1) W frequencies that determine a real image. Up to sides of 64 the
+transform is a product with real matrices of cosines and sines, with real and imaginary parts as
+rows; beyond, it is an FFT.
 """
 
 import math
@@ -22,8 +22,8 @@ import tensorflow as tf
 from tfp_invconv.ops.causal_conv import broadcast_batch
 from tfp_invconv.ops.own_gradient import with_gradient
 
-# An FFT needs the channels out of the way: two transpositions, which up to this side cost more than
-# the product with a matrix (twice as much at 8 and 16, as much at 64, 0.7 of it at 128).
+# An FFT has to transpose the channels twice, which up to this side costs more than the product with
+# a matrix (twice as much at 8 and 16, as much at 64, 0.7 times as much at 128).
 _LONGEST_MATRIX = 64
 
 
@@ -60,18 +60,18 @@ def circular_solve(z, kernel):
 
 
 def circular_log_abs_det(kernel, height, width):
-    """log |det| of the convolution of H x W images: `[...]` for a kernel `[..., k, k, C, C]`."""
+    """Returns log |det| on H x W images: `[...]` for a kernel `[..., k, k, C, C]`."""
     logs = _log_abs_det(frequency_responses(kernel, height, width))
     logs = tf.reshape(logs, tf.concat([tf.shape(logs)[:-1], [height // 2 + 1, width]], 0))
     return tf.reduce_sum(_multiplicity(height, logs.dtype) * tf.reduce_sum(logs, -1), -1)
 
 
 def circular_is_singular(kernel, height, width):
-    """Whether H x W images can't be recovered in the kernel's precision: bool `[...]`."""
+    """Whether the kernel's precision is too low to recover H x W images: bool `[...]`."""
     _, r = _factors(frequency_responses(kernel, height, width))
     pivots = tf.abs(tf.linalg.diag_part(r))
     largest, smallest = (reduce(pivots, [-2, -1]) for reduce in (tf.reduce_max, tf.reduce_min))
-    # Of a singular response, rounding leaves such a pivot; negated, since a NaN is no pivot.
+    # Rounding leaves such a pivot of a singular response. The negation also catches NaN.
     rounding = 10 * kernel.shape[-1] * np.finfo(kernel.dtype.as_numpy_dtype).eps
     return ~(smallest > rounding * largest)
 
@@ -82,7 +82,7 @@ def _size(x):
 
 def _is_small(size, height, width):
     """Whether a plain convolution is faster than a product of Fourier transforms."""
-    # Timings on a CPU: the k^2 taps against the H + W terms that a transform sums for each number.
+    # Fitted to timings on a CPU: k^2 taps against the H + W terms of a transform, for each number.
     return size**2 <= 16 + ((height or 32) + (width or 32)) / 2
 
 
@@ -102,7 +102,7 @@ def _padded_conv(x, kernel):
 def multiply_frequencies(x, responses):
     """Multiplies the images `[..., H, W, C]` by a response at each frequency."""
     (height, width), channels = _size(x), x.shape[-1]
-    # Images with one kernel in common are the rows of one matrix; else each is a matrix itself.
+    # Images that share a kernel are rows of one matrix; otherwise each image is a matrix.
     shared = responses.shape.rank == 3
     images = tf.reshape(x, tf.concat([[-1], tf.shape(x)[-3:]], 0)) if shared else x
     count = tf.shape(images)[0] if shared else 1
@@ -134,7 +134,7 @@ def multiply_frequencies(x, responses):
 
 
 def frequency_responses(kernel, height, width):
-    """The matrices of all frequencies: complex `[..., (H // 2 + 1) W, C, C]`."""
+    """Returns the response at each frequency: complex `[..., (H // 2 + 1) W, C, C]`."""
     size, channels = kernel.shape[-4], kernel.shape[-1]
     batch = tf.shape(kernel)[:-4]
     taps = tf.reshape(kernel, tf.concat([batch, [size, size, channels**2]], 0))
@@ -147,7 +147,7 @@ def frequency_responses(kernel, height, width):
 
 
 def _transform(x, rows, columns, height, width):
-    """Half of the two-dimensional DFT of real `x`.
+    """Returns half of the two-dimensional DFT of real `x`.
 
     Args:
       x: `[..., h, w, n]`, the values at the given rows and columns of an otherwise empty image.
@@ -173,7 +173,7 @@ def _transform_back(spectrum, lead, height, width):
     x = tf.reshape(spectrum, tf.concat([lead, [height // 2 + 1, 2 * width, -1]], 0))
     x = tf.matmul(_complex_to_full(tf.range(width), width, dtype), x, transpose_a=True)
     x = tf.reshape(x, tf.concat([lead, [2 * (height // 2 + 1), -1]], 0))
-    # Both matrices have orthogonal columns, once a row stands for its complex conjugate too.
+    # Weighted by the conjugates that a row stands for, both matrices have orthogonal columns.
     weight = tf.repeat(_multiplicity(height, dtype), 2) / tf.cast(height * width, dtype)
     half = weight[:, tf.newaxis] * _real_to_half(tf.range(height), height, dtype)
     return tf.matmul(half, x, transpose_a=True)
@@ -196,7 +196,7 @@ def _fft_back(spectrum, lead, height, width):
 
 
 def _multiplicity(height, dtype):
-    """How many of the H vertical frequencies each of the H // 2 + 1 stands for: `[H // 2 + 1]`."""
+    """Counts the vertical frequencies, 1 or 2, that each row stands for: `[H // 2 + 1]`."""
     u = tf.range(height // 2 + 1)
     return tf.cast(tf.where(tf.equal(u, 0) | tf.equal(2 * u, height), 1, 2), dtype)
 
@@ -215,23 +215,23 @@ def _complex_to_full(positions, size, dtype):
 
 
 def _phases(frequencies, positions, size, dtype):
-    # Whole turns are taken off while they are integers, so that nothing is lost to rounding.
+    # Remove whole turns while they are integers, without rounding.
     turns = (frequencies[:, tf.newaxis] * positions) % size
     angle = 2 * math.pi * tf.cast(turns, tf.float64) / tf.cast(size, tf.float64)
     return tf.cast(tf.cos(angle), dtype), tf.cast(tf.sin(angle), dtype)
 
 
 def _factors(matrices):
-    """The QR decomposition, as constants.
+    """Returns the QR decomposition, without gradients.
 
-    LU (`slogdet`, `inv`, `solve`) is up to four times as fast, but XLA has none for complex
-    numbers; the Cholesky decomposition of A^H A squares the condition number, too much for float32.
+    LU (`slogdet`, `inv`, `solve`) is up to four times as fast, but XLA lacks it for complex
+    numbers. A Cholesky decomposition of A^H A squares the condition number, too much for float32.
     """
     return tf.linalg.qr(tf.stop_gradient(matrices))
 
 
 def _log_abs_det(matrices):
-    """log |det| of complex `[..., C, C]`, with the gradient A^-H."""
+    """Returns log |det| of complex `[..., C, C]`, with the gradient A^-H."""
     q, r = _factors(matrices)
 
     def log_abs_det(_):
@@ -245,7 +245,7 @@ def _log_abs_det(matrices):
 
 
 def _inverse(matrices, q, r):
-    """The inverse of A = Q R, differentiable with respect to A as often as one likes."""
+    """Returns the inverse of A = Q R, with derivatives of all orders for A."""
 
     def inverse(_):
         return tf.linalg.triangular_solve(r, tf.linalg.adjoint(q), lower=False)

@@ -1,11 +1,11 @@
-"""The exponential of a circular convolution, invertible whatever the kernel.
+"""The exponential of a circular convolution, invertible for every kernel.
 
 With K* the convolution of `circular_conv`,
 
     z = x + K* x / 1! + K* K* x / 2! + ...,
 
-which at each frequency multiplies by the matrix exponential of the kernel's response, and has the
-exponential of -K* as its inverse. The trace of K* is the logarithm of its determinant.
+multiplies each frequency by the matrix exponential of the kernel's response. Its inverse is the
+exponential of -K*, and its log-determinant the trace of K*.
 """
 
 import math
@@ -16,12 +16,12 @@ import tensorflow as tf
 from tfp_invconv.ops.causal_conv import broadcast_batch
 from tfp_invconv.ops.circular_conv import frequency_responses, multiply_frequencies
 
-# A multiple of 3. Counting squarings too, no other one needs fewer products in float32 at norms
-# above 0.3, and in float64 12 or 15 would save one at most.
+# A multiple of 3. Including squarings, no other multiple needs fewer products in float32 at norms
+# above 0.3; in float64, 12 or 15 would save at most one.
 _DEGREE = 9
 
-# Enough for norms up to 50,000 in float32 and 5,000 in float64, where most exponentials overflow;
-# not more, since XLA keeps so many matrices for a gradient.
+# Enough for norms up to 50,000 in float32 and 5,000 in float64, where most exponentials overflow.
+# XLA keeps this many matrices for a gradient, so no more than that.
 _MOST_SQUARINGS = 16
 
 
@@ -41,22 +41,22 @@ def circular_exp_conv(x, kernel):
 
 
 def circular_exp_log_det(kernel, height, width):
-    """log det of `circular_exp_conv` on H x W images: `[...]` for a kernel `[..., k, k, C, C]`."""
+    """Returns log det on H x W images: `[...]` for a kernel `[..., k, k, C, C]`."""
     offsets = tf.range(kernel.shape[-4]) - (kernel.shape[-4] - 1) // 2
-    # A kernel larger than the image has several taps for the pixel itself.
+    # In a kernel larger than the image, several taps fall on the pixel itself.
     own = tf.equal(offsets % height, 0)[:, tf.newaxis] & tf.equal(offsets % width, 0)
     traces = tf.linalg.trace(kernel) * tf.cast(own, kernel.dtype)
     return tf.cast(height * width, kernel.dtype) * tf.reduce_sum(traces, [-2, -1])
 
 
 def _exponential(matrices):
-    """The matrix exponential by scaling and squaring: products alone, which XLA has for complex."""
+    """Returns the matrix exponential by scaling and squaring, with products only, for XLA."""
     epsilon = np.finfo(matrices.dtype.as_numpy_dtype).eps
-    # Up to this norm the first term that the polynomial leaves out is half a rounding error.
+    # Up to this norm, the first term beyond the polynomial is half a rounding error.
     reach = (epsilon / 2 * math.factorial(_DEGREE + 1)) ** (1 / _DEGREE)
     norms = tf.sqrt(tf.reduce_sum(tf.abs(tf.stop_gradient(matrices)) ** 2, [-2, -1]))
     halvings = tf.math.ceil(tf.math.log(tf.reduce_max(norms) / reach) / math.log(2))
-    # A NaN is not above zero, and passes through.
+    # NaN compares as not above zero, and propagates.
     halvings = tf.where(halvings > 0, tf.minimum(halvings, _MOST_SQUARINGS), 0)
     count = tf.cast(halvings, tf.int32)
     _, result = tf.while_loop(
@@ -69,7 +69,7 @@ def _exponential(matrices):
 
 
 def _taylor(matrices):
-    """The polynomial in blocks of three terms, by powers of the cube (Paterson and Stockmeyer)."""
+    """Evaluates the polynomial in blocks of three terms (Paterson and Stockmeyer)."""
     square = tf.matmul(matrices, matrices)
     cube = tf.matmul(square, matrices)
     identity = tf.eye(matrices.shape[-1], dtype=matrices.dtype)

@@ -4,18 +4,18 @@ import tensorflow as tf
 
 
 def householder_product(reflections):
-    """Q = (I - 2 v1 v1^T / v1^T v1) ... (I - 2 vn vn^T / vn^T vn) for the rows v of V.
+    """Returns Q = (I - 2 v1 v1^T / v1^T v1) ... (I - 2 vn vn^T / vn^T vn) for the rows v of V.
 
-    Not one reflection after the other but the compact WY form, Q = I - V^T S V with
-    S^-1 = striu(V V^T) + diag(V V^T) / 2: one triangular solve and two products.
+    It uses the compact WY form, Q = I - V^T S V with S^-1 = striu(V V^T) + diag(V V^T) / 2: one
+    triangular solve and two products instead of a loop over reflections.
 
     Args:
-      reflections: `[..., n, C]`, no row of it zero.
+      reflections: `[..., n, C]`, without zero rows.
 
     Returns:
       `[..., C, C]`, orthogonal.
     """
-    # Their lengths don't matter but that their squares could overflow, or vanish.
+    # Lengths don't matter, but their squares could overflow or underflow.
     largest = tf.reduce_max(tf.abs(tf.stop_gradient(reflections)), -1, keepdims=True)
     reflections /= tf.where(largest > 0, largest, tf.ones_like(largest))
     gram = tf.matmul(reflections, reflections, transpose_b=True)

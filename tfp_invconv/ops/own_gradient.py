@@ -1,4 +1,4 @@
-"""Functions with a gradient of their own."""
+"""Functions with a custom gradient."""
 
 import contextlib
 import itertools
@@ -11,20 +11,20 @@ _numbers = itertools.count()
 
 
 def with_gradient(function, gradient, *inputs):
-    """Returns `function(*inputs)` with a gradient of its own.
+    """Returns `function(*inputs)` with a custom gradient.
 
-    In three things it differs from `tf.custom_gradient`: in a graph its derivative in forward mode
-    is that of `gradient` too; derivatives of higher order never go through the function; and a
-    graph that used it can be freed.
+    It differs from `tf.custom_gradient` in three ways: forward mode in a graph uses `gradient`,
+    too; derivatives of higher order never differentiate `function`; and a graph that used it can
+    be freed.
 
     Args:
-      function: of tensors, with one tensor as its value.
-      gradient: from the value and the gradient of a loss for it to a list of the loss's gradients
+      function: maps tensors to one tensor.
+      gradient: maps the value, and a loss's gradient for it, to the list of the loss's gradients
         for the inputs.
       *inputs: tensors.
     """
-    # In forward mode the function's own operations would come first. Otherwise they stay on record:
-    # of a graph, `tf.vectorized_map` takes them and leaves `gradient` behind.
+    # Forward mode would differentiate the function's own operations: do not record them. Otherwise
+    # record them, because `tf.vectorized_map` copies them from a graph without `gradient`.
     tangents = forwardprop_util.pack_tangents(list(inputs)).tangents
     with record.stop_recording() if tangents else contextlib.nullcontext():
         value = function(*inputs)
@@ -39,7 +39,7 @@ def with_gradient(function, gradient, *inputs):
 
 
 def _overriding(value, gradient, inputs):
-    """The value for a graph, which finds the gradients of its operations by registered names."""
+    """Overrides the gradient of the value in a graph, which looks up gradients by name."""
     name = f"with_gradient-{next(_numbers)}"
     graph = tf.compat.v1.get_default_graph()
     with graph.gradient_override_map({"IdentityN": name}):
@@ -48,7 +48,7 @@ def _overriding(value, gradient, inputs):
     def of_inputs(upstream):
         return gradient(value, upstream)
 
-    # What is registered stays for ever, so that the graph alone may keep what refers to it.
+    # The registry keeps its entries for ever, so only the graph may hold a reference to itself.
     graph.own_gradients = [*getattr(graph, "own_gradients", []), of_inputs]
     reference = weakref.ref(of_inputs)
     tf.RegisterGradient(name)(lambda _, upstream, *unused: [None, *reference()(upstream)])

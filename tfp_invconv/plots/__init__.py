@@ -1,4 +1,4 @@
-"""Pictures: of batches of images, of layers, of trainings and of densities."""
+"""Pictures of images, layers, trainings and densities."""
 
 from tfp_invconv.plots.drawings import (
     curves,

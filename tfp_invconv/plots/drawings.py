@@ -1,4 +1,4 @@
-"""Drawings into the axes of a matplotlib figure: what a layer, a training, a density looks like."""
+"""Drawings of layers, trainings and densities into the axes of a matplotlib figure."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import tensorflow_probability as tfp
 
 from tfp_invconv._utils.types import Shape, TensorLike
 
-if TYPE_CHECKING:  # matplotlib need not be there
+if TYPE_CHECKING:  # matplotlib is optional
     from matplotlib.axes import Axes
 
 tfb, tfd = tfp.bijectors, tfp.distributions
@@ -20,10 +20,10 @@ _SIGNED = "RdBu"
 
 
 def kernel(taps: TensorLike, axes: "Axes") -> None:
-    """Draws a kernel, tap by tap, each a matrix from input channels (down) to output channels.
+    """Draws a kernel tap by tap, each a matrix of input channels (rows) by output channels.
 
     Args:
-      taps: numbers `[m, n, C, D]`.
+      taps: array `[m, n, C, D]`.
       axes: `matplotlib.axes.Axes` to draw into.
 
     Raises:
@@ -52,16 +52,16 @@ def kernel(taps: TensorLike, axes: "Axes") -> None:
 def matrix(
     bijector: tfp.bijectors.Bijector, event_shape: Shape, axes: "Axes", at: TensorLike | None = None
 ) -> None:
-    """Draws the Jacobian of `inverse`: for a convolution, the matrix that it is.
+    """Draws the Jacobian of `inverse`, which for a convolution is its matrix.
 
-    Rows are the numbers of the latent, columns those of the data, both in the order of memory:
-    row of the image, column, channel.
+    Rows are the numbers of the latent, columns those of the data, both in the order (row of the
+    image, column, channel).
 
     Args:
-      bijector: a bijector that keeps the shape of events.
-      event_shape: of the data, such as `[4, 4, 1]`. The matrix has the square of its size.
+      bijector: a bijector that preserves the shape of events.
+      event_shape: shape of the data, such as `[4, 4, 1]`; the matrix has the square of its size.
       axes: `matplotlib.axes.Axes` to draw into.
-      at: the event where the Jacobian is taken; zeros by default.
+      at: the event at which to take the Jacobian; zeros by default.
 
     #### Examples
 
@@ -86,15 +86,14 @@ def receptive_field(
 ) -> None:
     """Draws how much each pixel of the data changes one pixel of the latent.
 
-    What is drawn is the root of the sum of squares over channels of the derivatives of
-    `inverse`; the pixel itself is marked.
+    It shows the norm over channels of the derivatives of `inverse`, and marks the pixel itself.
 
     Args:
       bijector: a bijector of images.
       event_shape: `[H, W, C]` of the data.
       axes: `matplotlib.axes.Axes` to draw into.
-      pixel: `(row, column)` of the latent; the one in the middle by default.
-      at: the event where the derivatives are taken; zeros by default.
+      pixel: `(row, column)` of the latent; the middle one by default.
+      at: the event at which to take the derivatives; zeros by default.
 
     #### Examples
 
@@ -118,15 +117,15 @@ def receptive_field(
 def curves(
     history: Any, axes: "Axes", metrics: Sequence[str] = ("bits_per_dim", "val_bits_per_dim")
 ) -> None:
-    """Draws how metrics fell, epoch by epoch.
+    """Draws metrics over the epochs of a training.
 
     Args:
-      history: what `fit` returns, or its `history`, a dict of lists.
+      history: the return value of `fit`, or its `history`, a dict of lists.
       axes: `matplotlib.axes.Axes` to draw into.
-      metrics: names of those to draw; those that are not in the history are left out.
+      metrics: names of the metrics to draw; names that are not in the history are ignored.
 
     Raises:
-      ValueError: if the history has none of them.
+      ValueError: if the history has none of the metrics.
     """
     values = getattr(history, "history", history)
     known = [name for name in metrics if name in values]
@@ -141,10 +140,10 @@ def curves(
 def latent_quantiles(latents: TensorLike, axes: "Axes") -> None:
     """Draws the quantiles of latents against those of a standard normal distribution.
 
-    A flow that fits its data has them on the diagonal.
+    If the flow fits its data, the quantiles lie on the diagonal.
 
     Args:
-      latents: numbers of any shape, such as `flow.bijector.inverse(data)`.
+      latents: array of any shape, such as `flow.bijector.inverse(data)`.
       axes: `matplotlib.axes.Axes` to draw into.
 
     Raises:
@@ -153,7 +152,7 @@ def latent_quantiles(latents: TensorLike, axes: "Axes") -> None:
     values = np.sort(np.ravel(latents))
     if not np.all(np.isfinite(values)):
         raise ValueError("plots.latent_quantiles: latents must be finite; got some that are not.")
-    # Of millions, a line needs a few hundred points.
+    # A few hundred points are enough for a line.
     levels = (np.arange(min(values.size, 500)) + 0.5) / min(values.size, 500)
     normal = tfd.Normal(0.0, 1.0).quantile(levels.astype(np.float32))
     axes.plot(normal, normal, color="grey", linewidth=1)
@@ -167,7 +166,7 @@ def density(
     extent: tuple[float, float, float, float] = (-4.0, 4.0, -4.0, 4.0),
     points: int = 200,
 ) -> float:
-    """Draws the density of a distribution in the plane.
+    """Draws the density of a distribution over the plane.
 
     Args:
       distribution: a `tfd.Distribution` with the event shape `[2]`.
@@ -176,8 +175,8 @@ def density(
       points: number of grid points along each side.
 
     Returns:
-      The integral over the region, by the sum over the grid: close to one where the region holds
-      all of the probability.
+      The integral over the region, as a sum over the grid; it is close to one if the region
+      contains all of the probability.
 
     Raises:
       ValueError: if events are not pairs.
@@ -197,7 +196,7 @@ def density(
             f"{distribution.event_shape}."
         )
     left, right, bottom, top = extent
-    # The middles of the cells.
+    # Centres of the cells.
     xs, ys = (
         start + (end - start) * (np.arange(points) + 0.5) / points
         for start, end in ((left, right), (bottom, top))
@@ -209,12 +208,12 @@ def density(
 
 
 def _derivatives(bijector, event_shape, at, count, select):
-    """Those of `count` numbers of the latent for the data: `[count, *event_shape]`.
+    """Returns the derivatives of `count` latent numbers for the data: `[count, *event_shape]`.
 
-    `select` takes the numbers `[copies, count]` of `count` latents `[copies, *event_shape]`.
+    `select` picks the numbers `[copies, count]` from latents `[copies, *event_shape]`.
     """
     x = tf.zeros(event_shape, bijector.dtype) if at is None else tf.convert_to_tensor(at)
-    # With a copy of the event for each of the numbers, one gradient has all rows.
+    # With one copy of the event for each number, a single gradient contains all rows.
     copies = tf.repeat(x[tf.newaxis], count, axis=0)
     with tf.GradientTape() as tape:
         tape.watch(copies)

@@ -1,4 +1,4 @@
-"""Pictures of batches of images: samples of a flow, alone or beside real images."""
+"""Grids of images: samples of a flow, alone or beside real images."""
 
 import io
 import warnings
@@ -22,27 +22,25 @@ def image_grid(
     scale: int = 1,
     path: PathLike | None = None,
 ) -> np.ndarray:
-    """Lays images out on a grid, row by row, with grey lines of one pixel between them.
+    """Arranges images in a grid, row by row, separated by grey lines one pixel wide.
 
-    Pixel values are what a flow over dequantised images gives: `floor` and a clip to
-    `[0, max_value]` make them whole, and `max_value` becomes white. NaN and infinities are drawn
-    in magenta, a colour that no other pixel has, and a RuntimeWarning says how many images have
-    some.
+    Values are those of a flow over dequantised images: they are rounded down and clipped to
+    `[0, max_value]`, and `max_value` is white. NaN and infinities are magenta, a colour that no
+    other pixel has, and a RuntimeWarning counts the images that contain them.
 
     Args:
-      images: Numbers `[N, H, W, C]`, C = 1 (grey) or 3 (RGB), N >= 1.
-      columns: Images in a row; None makes the grid about square.
-      max_value: Largest pixel value: 255, or 16 for the digits of scikit-learn.
-      scale: Every pixel becomes a square of this side.
-      path: File to write the grid to as a PNG, with its directory; None writes nothing.
+      images: Array `[N, H, W, C]` with C = 1 (grey) or 3 (RGB) and N >= 1.
+      columns: Images in a row; by default the grid is about square.
+      max_value: Largest pixel value: 255, or 16 for scikit-learn's digits.
+      scale: Side of the square drawn for each pixel.
+      path: PNG file to write; its directory is created. None writes nothing.
 
     Returns:
-      The grid, uint8 `[rows * (H * scale + 1) - 1, columns * (W * scale + 1) - 1, C]`, in colour,
-      C = 3, where something is not finite; places without an image are grey.
+      The grid, uint8 `[rows * (H * scale + 1) - 1, columns * (W * scale + 1) - 1, C]`. If a value
+      is not finite, it is in colour (C = 3). Places without an image are grey.
 
     Raises:
-      ValueError: If the shape of the images is another, or columns, max_value or scale
-        is out of its range.
+      ValueError: If the images have another shape, or columns, max_value or scale is below 1.
 
     #### Examples
 
@@ -68,14 +66,14 @@ def comparison(
     columns: int | None = None,
     max_value: int = 255,
 ) -> None:
-    """Writes two grids side by side, with titles, to one PNG file.
+    """Writes two grids with titles, side by side, to a PNG file.
 
-    A title says how many images of its grid are not finite, if any.
+    A title includes the number of images that are not finite, if any.
 
     Args:
-      left: Numbers `[N, H, W, C]`, as for `image_grid`.
-      right: Numbers `[N', H', W', C']`, as for `image_grid`.
-      path: The PNG file to write, with its directory.
+      left: Array `[N, H, W, C]`, as for `image_grid`.
+      right: Array `[N', H', W', C']`, as for `image_grid`.
+      path: PNG file to write; its directory is created.
       titles: Titles of the left and of the right grid.
       columns: As for `image_grid`.
       max_value: As for `image_grid`.
@@ -108,7 +106,7 @@ def comparison(
             "comparison needs matplotlib, which is not installed: "
             'pip install "tfp_invconv[examples]".'
         ) from error
-    # A Figure of its own, not pyplot: no global state, and drawn by Agg without a display.
+    # Use a Figure without pyplot: no global state, and Agg needs no display.
     tallest = max(grid.shape[0] / grid.shape[1] for grid, _ in grids)
     figure = Figure(figsize=(10.0, 5.0 * tallest + 0.5), layout="constrained")
     for axes, (grid, bad), title in zip(figure.subplots(1, 2), grids, titles, strict=True):
@@ -126,7 +124,7 @@ def _write(path, png):
 
 
 def _grid(what, images, columns, max_value, scale):
-    """The grid of `image_grid` and how many images are not finite; `what` begins the messages."""
+    """Returns the grid and the number of images that are not finite; `what` begins messages."""
     images = np.asarray(images)
     if images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape:
         raise ValueError(
@@ -155,7 +153,7 @@ def _grid(what, images, columns, max_value, scale):
         tiles[~finite] = _MAGENTA
     tiles = tiles.repeat(scale, axis=1).repeat(scale, axis=2)
 
-    # Each tile carries the line below it and to its right; the last of each is cut off.
+    # Each tile includes the lines below it and to its right; the last ones are cut off.
     rows = -(-num_images // columns)
     shape = (rows * columns, height * scale + 1, width * scale + 1, channels)
     cells = np.full(shape, _SEPARATOR, np.uint8)
