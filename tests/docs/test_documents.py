@@ -90,3 +90,37 @@ def test_reference_lists_each_public_name_once():
     listed = [line for line in listed if line and not line.startswith(":")]
     for_own_layers = "bijectors.ParameterBijector"
     assert sorted(listed) == sorted([*public_names(), for_own_layers])
+
+
+def section(page, heading):
+    text = (ROOT / page).read_text()
+    return re.search(rf"^## {re.escape(heading)}$(.*?)^## ", text, re.M | re.S)[1]
+
+
+def test_readme_quotes_the_results():
+    """Its rows and figures are those of the page that the results write."""
+    results = (ROOT / "docs" / "results.md").read_text()
+    rows = re.findall(r"^\| mnist.*$", section("README.md", "Samples you can trust"), re.M)
+    assert len(rows) == 4 and [row for row in rows if row not in results] == []
+    claims = section("README.md", "Do the papers' claims hold?")
+    figures = re.findall(r"\d+\.\d+", claims)
+    assert len(figures) == 8 and [n for n in figures if n not in results] == []
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+@pytest.mark.parametrize("page", [*PAGES, "docs/migrating.md", "CONTRIBUTING.md"])
+def test_relative_links_lead_somewhere(page):
+    text = (ROOT / page).read_text()
+    links = re.findall(r"\]\(((?!https?:)[^)#]+)", text)
+    # Sphinx takes pages without their ending, and copies the notebooks into its folder.
+    places = [(ROOT / page).parent, ROOT] if page.startswith("docs/") else [ROOT]
+    endings = ["", ".md", ".ipynb"]
+    missing = [
+        link
+        for link in links
+        if not any((place / f"{link}{ending}").exists() for place in places for ending in endings)
+    ]
+    assert missing == []

@@ -45,13 +45,13 @@ def conf(
       num_filters: convolutions in each coupling.
       conditional: number of classes, or of numbers in a context vector, that the density is
         conditioned on (see `ConditionalChain`); None for a density of the data alone.
-      width: of the hidden layers of the couplings' networks.
+      width: size of the hidden layers of the couplings' networks.
       dropout: rate of dropout in those networks while a `FlowModel` trains.
       remat: whether to recompute each step for its gradient, which saves memory (see `Scan`).
       unroll: whether to put the steps into the graph one by one (see `Scan`).
       seed: int, for all initial parameters, or None.
-      dtype: of all parameters; or a Keras dtype policy for the networks, such as "mixed_bfloat16",
-        whose parameters, as those of the layers, and densities are float32.
+      dtype: dtype of all parameters; or a Keras dtype policy for the networks, such as
+        "mixed_bfloat16", with which parameters and densities are float32.
 
     Returns:
       A `tfd.TransformedDistribution` with that event shape and a standard normal base.

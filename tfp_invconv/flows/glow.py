@@ -99,8 +99,8 @@ def glow(
       remat: whether to recompute each step for its gradient, which saves memory (see `Scan`).
       unroll: whether to put the steps into the graph one by one (see `Scan`).
       seed: int, for all initial parameters, or None.
-      dtype: of all parameters; or a Keras dtype policy for the networks, such as "mixed_bfloat16",
-        whose parameters, as those of the layers, and densities are float32.
+      dtype: dtype of all parameters; or a Keras dtype policy for the networks, such as
+        "mixed_bfloat16", with which parameters and densities are float32.
 
     Returns:
       A `tfd.TransformedDistribution` with the event shape `[H, W, C]` and a standard normal base
