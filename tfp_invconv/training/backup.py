@@ -113,7 +113,8 @@ class Backup(keras.callbacks.Callback):
 
         Raises:
           OSError: if it is damaged.
-          ValueError: if it belongs to another model, or was written with another `config`.
+          ValueError: if it belongs to another model, was written with another `config`, or the
+            model has no variables yet: call it on some data first.
         """
         self.history, self._spent = [], 0.0
         saved = self._saved()
