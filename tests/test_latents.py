@@ -76,13 +76,23 @@ def test_interpolation_keeps_ends_and_the_norm_of_latents(flow):
     np.testing.assert_allclose(between[-1], end, atol=1e-4)
     latents = flow.bijector.inverse(tf.identity(between)).numpy()
     first, middle, last = latents[0], latents[2], latents[-1]
-    # Half of the angle from either end.
-    unit = [z / np.linalg.norm(z, axis=-1, keepdims=True) for z in (first, middle, last)]
-    angles = [np.arccos(np.sum(unit[1] * other, -1)) for other in (unit[0], unit[2])]
-    weight = 0.5 / np.cos(0.5 * np.arccos(np.sum(unit[0] * unit[2], -1, keepdims=True)))
-    np.testing.assert_allclose(middle, weight * (first + last), atol=1e-4)
+    cosine = np.sum(first * last, -1) / np.prod(np.linalg.norm([first, last], axis=-1), 0)
+    weight = 0.5 / np.cos(0.5 * np.arccos(cosine))
+    np.testing.assert_allclose(middle, weight[:, np.newaxis] * (first + last), atol=1e-4)
     lengths = [np.linalg.norm(z, axis=-1) for z in (first, middle, last)]
-    assert np.all(angles) and np.all(lengths[1] > 0.5 * np.minimum(lengths[0], lengths[2]))
+    assert np.all(lengths[1] > 0.5 * np.minimum(lengths[0], lengths[2]))
+
+
+def test_interpolation_turns_latents_of_one_norm_by_equal_angles(flow):
+    ends = [noise(3, 4, seed=seed, dtype=flow.dtype) for seed in (1, 2)]
+    ends = [2.0 * z / tf.norm(z, axis=-1, keepdims=True) for z in ends]
+    start, end = (tf.identity(flow.bijector.forward(z)) for z in ends)
+    between = tic.interpolate(flow, start, end, count=5)
+    latents = flow.bijector.inverse(tf.identity(between)).numpy()
+    np.testing.assert_allclose(np.linalg.norm(latents, axis=-1), np.full([5, 3], 2.0), rtol=1e-4)
+    angles = np.arccos(np.sum(latents[1:] * latents[:-1], -1) / 4.0)
+    whole = np.arccos(np.sum(ends[0] * ends[1], -1) / 4.0)
+    np.testing.assert_allclose(angles, np.tile(whole / 4.0, [4, 1]), rtol=1e-3)
 
 
 def test_interpolation_between_equal_events(flow):
