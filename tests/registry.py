@@ -138,3 +138,6 @@ LAYERS = {
     "PartialChannels": Case(partial_channels, (4, 4, 3), batched=False),
     "(the manual's)": Case(layer_of_the_manual),
 }
+
+# One case of each layer: the others vary its options.
+ONE_OF_EACH = set({name.split(" ")[0]: name for name in reversed(LAYERS)}.values())

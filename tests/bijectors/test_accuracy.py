@@ -69,7 +69,7 @@ def ill_conditioned():
     return kernel
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_within_100_roundings_for_condition_numbers_up_to_10000(size):
     noise = np.random.default_rng(1).normal(size=[4, *SHAPE]).astype(np.float32)
     solve = tf.function(solver.causal_solve)
@@ -286,7 +286,7 @@ def test_validate_args_refuses_what_overflows(name, value):
 
 
 @all_layers
-@pytest.mark.parametrize("size", [32, None])
+@pytest.mark.parametrize("size", [pytest.param(32, marks=pytest.mark.slow), None])
 def test_validate_args_refuses_in_a_graph(name, size):
     layer = CAUSAL[name](steep_kernel(tf.float32), validate_args=True)
     signature = [tf.TensorSpec([None, size, size, 2])]
@@ -316,7 +316,7 @@ def test_validate_args_changes_nothing_for_the_kernels_of_training(layer, dtype)
         np.testing.assert_array_equal(checked.forward(x), unchecked.forward(x))
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("layer", [tic.AutoregressiveConv, tic.EmergingConv, tic.CInC3x3])
 def test_validate_args_in_a_graph_of_unknown_sizes(layer, jit_compile):
     _, unchecked = initial_and_trained(layer)

@@ -182,6 +182,7 @@ def train(flow, x, epochs, learning_rate):
     return model, model.fit(x, batch_size=100, epochs=epochs, verbose=0).history["loss"]
 
 
+@pytest.mark.slow
 def test_conf_learns_a_curved_density():
     rng = np.random.default_rng(0)
     a = rng.normal(size=1000)
@@ -192,6 +193,7 @@ def test_conf_learns_a_curved_density():
     assert np.all(np.isfinite(model.sample(1000, seed=0)))
 
 
+@pytest.mark.slow
 def test_an_outlier_and_ten_times_the_learning_rate_leave_conf_finite():
     x = noise(400, 3, dtype=tf.float32).numpy()
     x[7] = [1e4, -1e3, 1e4]

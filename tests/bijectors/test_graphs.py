@@ -97,7 +97,9 @@ def test_hessian_vector_products_of_a_solve(mode, batch):
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6 * np.max(abs(expected)))
 
 
-@pytest.mark.parametrize("mode", ["forward over reverse", "reverse over reverse"])
+@pytest.mark.parametrize(
+    "mode", ["forward over reverse", pytest.param("reverse over reverse", marks=pytest.mark.slow)]
+)
 def test_xla_compiles_hessian_vector_products(mode):
     conv = tic.AutoregressiveConv.trainable([3, 3, 1], seed=0)
     x, vector = noise(2, 3, 3, 1, dtype=tf.float32), noise(2, 2, 1, 1, seed=1, dtype=tf.float32)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
-from registry import LAYERS
+from registry import LAYERS, ONE_OF_EACH
 
 import tfp_invconv as tic
 
@@ -17,11 +17,10 @@ tfb = tfp.bijectors
 tfd = tfp.distributions
 
 TOLERANCE = {tf.float32: 1e-4, tf.float64: 1e-11}
-MODES = {
-    "eager": lambda f: f,
-    "function": tf.function,
-    "xla": lambda f: tf.function(f, jit_compile=True),
-}
+MODES = {"eager": lambda f: f, "function": tf.function}
+
+# XLA takes seconds to compile a case. These show loops, FFTs and networks.
+UNDER_XLA = {"EmergingConv", "PeriodicConv (exponential)", "ConvolutionCoupling", "AffineCoupling"}
 
 
 @pytest.fixture(params=LAYERS, name="case")
@@ -29,10 +28,14 @@ def fixture_case(request):
     return LAYERS[request.param]
 
 
-def of_cases(is_one):
-    """Runs a test over those cases of the registry alone."""
+def of_cases(is_one=lambda case: True, quick=LAYERS):
+    """Runs a test over those cases of the registry alone, in the slow tier if not in `quick`."""
     names = [name for name, case in LAYERS.items() if is_one(case)]
-    return pytest.mark.parametrize("case", names, indirect=True)
+    return pytest.mark.parametrize(
+        "case",
+        [pytest.param(n, marks=[] if n in quick else pytest.mark.slow) for n in names],
+        indirect=True,
+    )
 
 
 def test_registry_lists_every_layer():
@@ -50,11 +53,21 @@ def test_registry_lists_every_layer():
     [(m, d) for m in MODES for d in TOLERANCE if (m, d) != ("function", tf.float64)],
     ids=lambda value: getattr(value, "name", value),
 )
-def test_round_trips_in_every_mode(case, mode, dtype):
+def test_round_trips_eagerly_and_in_functions(case, mode, dtype):
+    check_round_trips(case, MODES[mode], dtype)
+
+
+@of_cases(quick=UNDER_XLA)
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=lambda dtype: dtype.name)
+def test_round_trips_under_xla(case, dtype):
+    check_round_trips(case, lambda f: tf.function(f, jit_compile=True), dtype)
+
+
+def check_round_trips(case, wrap, dtype):
     bijector = case.bijector(dtype)
 
     # One function for both ways, since XLA takes seconds to compile it.
-    @MODES[mode]
+    @wrap
     def both_ways(y, z):
         x, w = bijector.inverse(y), bijector.forward(z)
         return x, bijector.forward(tf.identity(x)), bijector.inverse(tf.identity(w))
@@ -117,6 +130,8 @@ def test_every_parameter_has_a_finite_gradient(case, direction):
         assert np.any(gradient != 0), name
 
 
+# Scan's are compared with its steps' in test_scan.py.
+@of_cases(quick=ONE_OF_EACH - {"Scan"})
 @pytest.mark.parametrize("direction", ["inverse", "forward"])
 def test_gradients_are_those_of_finite_differences(case, direction):
     bijector = case.bijector()
@@ -219,6 +234,7 @@ def test_a_batch_of_parameters_is_a_batch_of_bijectors(case):
     assert batched.forward(tf.identity(x[0, 0])).shape == y.shape[1:]
 
 
+@of_cases(quick=ONE_OF_EACH)
 def test_dynamic_batch_size(case):
     bijector = case.bijector()
     spec = tf.TensorSpec([None, *case.event_shape], tf.float64)
@@ -236,7 +252,7 @@ def test_dynamic_batch_size(case):
         np.testing.assert_allclose(there_and_back(y)[0], y, atol=1e-11)
 
 
-@of_cases(lambda case: case.event_ndims == 3)
+@of_cases(lambda case: case.event_ndims == 3, quick=ONE_OF_EACH)
 def test_dynamic_height_and_width(case):
     bijector, y = case.bijector(), case.input([2])
     x = bijector.inverse(y)

@@ -80,12 +80,12 @@ def value_and_gradients(bijector, direction, x):
     [
         ("image", "eager", {}),
         ("image", "function", {}),
-        ("image", "function", {"remat": True}),
-        ("image", "function", {"unroll": True, "remat": True}),
-        ("image", "xla", {}),
+        pytest.param("image", "function", {"remat": True}, marks=pytest.mark.slow),
+        pytest.param("image", "function", {"unroll": True, "remat": True}, marks=pytest.mark.slow),
+        pytest.param("image", "xla", {}, marks=pytest.mark.slow),
         # What a GPU compiles.
         ("vector", "xla", {"unroll": False}),
-        ("image", "xla", {"unroll": False, "remat": True}),
+        pytest.param("image", "xla", {"unroll": False, "remat": True}, marks=pytest.mark.slow),
         ("vector", "function", {}),
         ("vector", "eager", {"unroll": False, "remat": True}),
         ("conf", "function", {}),
@@ -270,6 +270,7 @@ def test_recomputed_steps_drop_what_they_dropped():
         np.testing.assert_allclose(once, again, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_interrupted_and_resumed_training_equals_an_undisturbed_one(tmp_path):
     x = np.random.default_rng(0).uniform(0, 256, [32, 4, 4, 1]).astype(np.float32)
 

@@ -148,6 +148,15 @@ def test_event_shapes_and_dtypes_are_inferred(case):
         assert bijector.forward_dtype() == bijector.inverse_dtype() == tf.float64
 
 
+# These hold several layers, and take as long as all others.
+OF_LAYERS = {"Scan", "PartialChannels"}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(n, marks=pytest.mark.slow if n in OF_LAYERS else []) for n in CASES],
+    indirect=True,
+)
 def test_vectorized_map(case):
     bijector, y = case.bijector(), case.input([3])
     x = tf.vectorized_map(bijector.inverse, y)

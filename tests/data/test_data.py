@@ -162,6 +162,7 @@ def run_program(program, **kwargs):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_import_needs_no_optional_package():
     # Blocked, not looked for in sys.modules: Keras itself imports the last two if it can.
     printed = run_program("""

@@ -263,6 +263,7 @@ def test_a_pickle_runs_nothing(tmp_path, name, make_call, protocol, in_a_frame):
     assert path.exists() == (name not in ("getattr", "DataFrame.eval"))
 
 
+@pytest.mark.slow
 def test_killed_preparation_leaves_nothing_half_made(tmp_path):
     put(tmp_path / "downloads" / "manual" / "data", miniboone()[0])
     program = """

@@ -161,6 +161,7 @@ def test_sample_images_are_of_the_same_latents(tmp_path):
     assert shown == [(2, "samples"), (4, "samples")]
 
 
+@pytest.mark.slow
 def test_sample_images_of_a_condition(tmp_path):
     made = tic.FlowModel(
         tic.glow, event_shape=[4, 4, 1], levels=1, depth=1, width=4, conditional=2, seed=0

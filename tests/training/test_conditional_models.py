@@ -37,7 +37,7 @@ def conditional_model():
     return model
 
 
-@pytest.mark.parametrize("source", ["arrays", "dataset"])
+@pytest.mark.parametrize("source", ["arrays", pytest.param("dataset", marks=pytest.mark.slow)])
 def test_fit_and_sample_by_class(source):
     x, labels = two_classes()
     model = tic.FlowModel(coupling_of_two, seed=0)

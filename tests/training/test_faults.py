@@ -181,6 +181,7 @@ def test_after_a_backup_fit_begins_where_it_is_told_to(tmp_path):
     assert fit(model, epochs=1).epoch == [0]
 
 
+@pytest.mark.slow
 def test_a_full_disk_and_then_a_kill_in_a_process_of_its_own(tmp_path, record_property):
     run = subprocess.run(
         [sys.executable, "-c", FULL_AND_KILLED, Path(__file__).parent, tmp_path],

@@ -43,12 +43,19 @@ def test_gradients_accumulate():
 
 
 @pytest.mark.parametrize(
-    "options", [{"run_eagerly": True}, {"jit_compile": True}, {"steps_per_execution": 3}], ids=str
+    "options",
+    [
+        {"run_eagerly": True},
+        {"steps_per_execution": 3},
+        pytest.param({"jit_compile": True}, marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_the_same_training_in_every_mode(options):
     np.testing.assert_allclose(losses(small_model(**options)), losses(small_model()), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_mixed_bfloat16_networks_have_float32_densities():
     flow = tic.glow([8, 8, 1], 1, 1, conv="emerging", width=8, seed=0, dtype="mixed_bfloat16")
     reference = tic.glow([8, 8, 1], 1, 1, conv="emerging", width=8, seed=0)

@@ -49,6 +49,7 @@ def frozen_normal(size):
     )
 
 
+@pytest.mark.slow
 def test_a_whole_model_is_loaded_in_safe_mode_by_a_fresh_process(model, tmp_path):
     model.save(tmp_path / "flow.keras")
     np.save(tmp_path / "x.npy", small_images())
@@ -120,7 +121,9 @@ def test_saved_weights_give_equal_log_probabilities(tmp_path):
     "builder, arguments, x",
     [
         (tic.conf, {"conditional": 3}, (small_images(), np.arange(8) % 3)),
-        (tic.conf, {"event_shape": [5]}, np.full([8, 5], 0.5, np.float32)),
+        pytest.param(
+            tic.conf, {"event_shape": [5]}, np.full([8, 5], 0.5, np.float32), marks=pytest.mark.slow
+        ),
         (tic.glow, {"levels": 1, "dtype": "float64"}, small_images().astype(np.float64)),
     ],
 )
@@ -214,6 +217,7 @@ def test_export_has_the_signature_that_the_user_gives(model, tmp_path):
     np.testing.assert_allclose(loaded.serve(tf.constant(x)), model.predict(x, verbose=0), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_frozen_variables_stay_frozen_and_the_optimizer_goes_on(tmp_path):
     model = tic.FlowModel(tic.glow, event_shape=[4, 4, 1], levels=2, depth=1, width=4, seed=0)
     (prior,) = (m for m in model.distribution.submodules if m.name == "split_prior")
@@ -271,8 +275,10 @@ def test_arguments_of_a_builder_are_read_back(tmp_path, kind):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("conditional", [None, 2])
 def test_export_after_fit_needs_no_signature(tmp_path, conditional, dtype):
-    options = {"depth": 1, "width": 4, "conditional": conditional, "dtype": dtype}
-    model = tic.FlowModel(tic.conf, event_shape=[3], **options)
+    options = {"width": 4, "condition_size": conditional, "dtype": dtype, "seed": 0}
+    chain = tfp.bijectors.Chain([tic.AffineCoupling.trainable([3], **options)])
+    base = tfd.MultivariateNormalDiag(np.zeros(3, dtype))
+    model = tic.FlowModel(tfd.TransformedDistribution(base, chain))
     model.compile("adam")
     x = np.random.default_rng(0).normal(size=[8, 3]).astype(dtype)
     labels = None if conditional is None else np.arange(8) % 2
