@@ -304,12 +304,6 @@ def test_sampling_time_goes_on_with_what_is_not_done(
     assert "| 4x4x1 | cinc | 3 (1 - 4) | 1.50 |" in capsys.readouterr().out
 
 
-def test_sampling_time_measures_each_convolution(example):
-    options = dict(convs=["1x1", "cinc"], images=2, levels=1, depth=1, width=4, repeats=2)
-    figures = example("sampling_time").measure(example("argparse").Namespace(**options), [4, 4, 1])
-    assert figures["ms"].keys() == {"1x1", "cinc"} and min(figures["ms"].values()) > 0
-
-
 # The report.
 
 
