@@ -27,6 +27,8 @@ templates_path = ["_templates"]
 # Notebooks keep the outputs that they were committed with.
 nb_execution_mode = "off"
 myst_enable_extensions = ["colon_fence", "dollarmath"]
+# Blocks without a language are commands.
+highlight_language = "none"
 # Links to headings, such as layers.md#couplings.
 myst_heading_anchors = 2
 # Single backticks in docstrings are code.
