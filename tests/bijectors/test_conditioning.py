@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
-from helpers import away_from_initial, conditional
+from helpers import away_from_initial, conditional, noise
 
 import tfp_invconv as tic
 from tfp_invconv.networks import _calling
@@ -168,3 +168,18 @@ def test_a_condition_reaches_layers_in_bijectors_of_tfp(kind):
     plain = tic.FlowModel(tfd.TransformedDistribution(base, tfb.Chain(AROUND[kind](layers))))
     log_prob = tfd.TransformedDistribution(base, chain).log_prob(x, **conditional(labels))
     np.testing.assert_allclose(plain((x, labels)), log_prob, rtol=1e-5)
+
+
+@pytest.mark.parametrize("conditional", [0, 1])
+def test_one_network_that_takes_a_condition_is_enough(conditional):
+    networks = [
+        tic.networks.mlp([seen], 1, width=4, seed=0, condition_size=3 if i == conditional else None)
+        for i, seen in enumerate([1, 2])
+    ]
+    coupling = tic.ChannelCoupling(networks, tfb.Shift, event_ndims=1)
+    away_from_initial(coupling, 0.5)
+    assert coupling.takes_condition
+    x = noise(2, 3, dtype=tf.float32)
+    first, second = (coupling.inverse(tf.identity(x), condition=tf.one_hot(i, 3)) for i in (0, 1))
+    changes = np.any(first != second, axis=0)
+    assert changes[1 + conditional] and not changes[2 - conditional]

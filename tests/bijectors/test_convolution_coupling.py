@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import noise
+from helpers import away_from_initial, noise
 
 import tfp_invconv as tic
 from tfp_invconv.bijectors.convolution_coupling import ConvolutionCoupling
@@ -230,3 +230,16 @@ def test_conf_learns_the_digits(as_images):
 def test_conf_with_bad_options(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_alpha_starts_at_a_tenth():
+    coupling = ConvolutionCoupling.trainable([4], num_filters=3, width=4, seed=0)
+    np.testing.assert_allclose(coupling.log_alpha, np.full([3, 2], np.log(0.1)), rtol=1e-6)
+    # The same without the argument.
+    away_from_initial(coupling)
+    x, network = noise(2, 4, dtype=tf.float32), coupling.networks[0]
+    by_default = ConvolutionCoupling(network, num_filters=3, event_ndims=1)
+    given = ConvolutionCoupling(
+        network, num_filters=3, event_ndims=1, log_alpha=np.full([3, 2], np.log(0.1), np.float32)
+    )
+    np.testing.assert_allclose(by_default.inverse(x), given.inverse(tf.identity(x)), rtol=1e-6)

@@ -206,3 +206,9 @@ def test_an_input_of_another_size():
     spec = tf.TensorSpec([None, None, None, 3])
     with pytest.raises(tf.errors.InvalidArgumentError):
         tf.function(conv.inverse, input_signature=[spec])(tf.zeros([2, 5, 4, 3]))
+
+
+def test_log_response_starts_at_a_twentieth():
+    log_response = DCTSymmetricConv.trainable([64, 64, 3], seed=0).log_response
+    np.testing.assert_allclose(np.std(log_response), 0.05, rtol=0.03)
+    assert abs(np.mean(log_response)) < 2e-3

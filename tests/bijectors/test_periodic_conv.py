@@ -335,3 +335,22 @@ def test_wrong_parameters_and_inputs_name_the_layer():
         PeriodicConv.trainable([4, 4, 3], kernel_size=0, name="mine")
     with pytest.raises(ValueError, match="PeriodicConv.trainable: `event_shape` must be"):
         PeriodicConv.trainable([4])
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5])
+def test_starts_near_an_orthogonal_matrix_of_the_pixel_itself(size):
+    """In even kernels, too: `inverse` centres the taps on the pixel."""
+    conv = PeriodicConv.trainable([8, 8, 3], kernel_size=size, seed=0)
+    x = random_images(2, 8, 8, 3, dtype=tf.float32)
+    z = conv.inverse(x)
+    matrix, *_ = np.linalg.lstsq(np.reshape(x, [-1, 3]), np.reshape(z, [-1, 3]), rcond=None)
+    np.testing.assert_allclose(matrix @ matrix.T, np.eye(3), atol=0.2)
+    assert np.max(abs(x @ matrix - z)) < 0.5
+
+
+def test_validate_args_refuses_a_nan_that_a_training_leaves():
+    conv = PeriodicConv(tf.Variable(random_kernel(3, 2)), validate_args=True)
+    conv.kernel[0, 0, 0, 0].assign(np.nan)
+    for function in (conv.inverse, conv.forward):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="periodic_conv"):
+            function(random_images(1, 4, 5, 2))

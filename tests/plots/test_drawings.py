@@ -106,3 +106,9 @@ def test_float64_stays(axes):
     conv = tic.CInC3x3.trainable([3, 3, 1], seed=0, dtype=tf.float64)
     plots.matrix(conv, [3, 3, 1], axes)
     assert drawn(axes).dtype == np.float64
+
+
+def test_the_matrix_is_taken_where_it_is_asked_for(axes):
+    at = np.array([[[0.5], [-2.0]]], np.float32)
+    plots.matrix(tic.SLogGate.trainable([1, 2, 1]), [1, 2, 1], axes, at=at)
+    np.testing.assert_allclose(drawn(axes), np.diag([1 / 1.5, 1 / 3.0]), rtol=1e-5)

@@ -117,3 +117,14 @@ def test_flows_of_any_values_take_any_scale():
     # Whole numbers are what a discrete distribution is of.
     rate = tfp.util.TransformedVariable(1.0, tfb.Exp())
     compiled(tfd.Poisson(rate)).fit(np.array([1.0, 0.0, 3.0], np.float32), verbose=0)
+
+
+@pytest.mark.parametrize("build", [small_glow, lambda: tic.conf([8, 8, 1], 1, width=4, seed=0)])
+def test_values_within_a_range_of_the_pixels_are_not_warned_of(build):
+    model, rng = compiled(build()), np.random.default_rng(0)
+    model.initialize(images(8))
+    for low, high in [(-250.0, 506.0), (100.0, 105.0)]:
+        model.fit(rng.uniform(low, high, [8, 8, 8, 1]), epochs=0, verbose=0)
+    for low, high in [(-270.0, 100.0), (100.0, 530.0), (100.0, 103.0)]:
+        with pytest.warns(UserWarning, match="flow of pixel values from 0 to 256"):
+            model.fit(rng.uniform(low, high, [8, 8, 8, 1]), epochs=0, verbose=0)

@@ -97,3 +97,11 @@ def test_initialize_refuses_a_nan():
         tic.FlowModel(small_glow()).initialize(x)
     with pytest.raises(ValueError, match="act_norm: the mean or the variance of the data is not"):
         tic.ActNorm.trainable([8, 8, 1]).initialize(x)
+
+
+@pytest.mark.parametrize("name", ["shift", "log_scale"])
+def test_one_trained_parameter_is_enough_for_no_identity(name):
+    norm = tic.ActNorm.trainable([3])
+    assert norm.is_identity
+    getattr(norm, name).assign([0.0, 0.1, 0.0])
+    assert not norm.is_identity

@@ -95,3 +95,9 @@ def test_sampling_is_traced_once_for_all_numbers(monkeypatch):
     for wrong in (True, -1, 2.0, "2", [2, -1], [True]):
         with pytest.raises(ValueError, match="samples must be of ints of at least 0; got"):
             model.sample(wrong, condition=0)
+
+
+def test_samples_of_a_discrete_distribution_are_ints():
+    model = tic.FlowModel(tfd.Categorical(tf.Variable([0.0, 1.0, 2.0])))
+    samples = model.sample(50, seed=0)
+    assert samples.dtype == tf.int32 and set(samples.numpy()) == {0, 1, 2}

@@ -27,6 +27,11 @@ class Shifts:
     __call__ = bijector_fn
 
 
+class GlobalShifts:
+    def bijector_fn(self, outputs):
+        return tfb.Shift(GLOBAL_NETWORK(outputs))
+
+
 def in_a_closure():
     network = Shifts().network
     return lambda outputs: tfb.Shift(network(outputs))
@@ -43,6 +48,7 @@ HIDDEN = {
         lambda network, outputs: tfb.Shift(network(outputs)), Shifts().network
     ),
     "method": lambda: Shifts().bijector_fn,
+    "global in a method": lambda: GlobalShifts().bijector_fn,
     "object": Shifts,
     "list in a closure": lambda: (lambda networks: lambda outputs: tfb.Shift(networks[0](outputs)))(
         [Shifts().network]
