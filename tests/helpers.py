@@ -37,6 +37,14 @@ def as_chain(bijector):
     return bijector
 
 
+def causal_kernel(spread, size=2, channels=3, seed=0):
+    """Random taps; the larger the spread, the worse is the inverse conditioned."""
+    rng = np.random.default_rng(seed)
+    kernel = spread * rng.normal(size=[size, size, channels, channels])
+    kernel[0, 0] = np.triu(kernel[0, 0], 1) + np.diag(np.exp(0.3 * rng.normal(size=channels)))
+    return kernel.astype(np.float32)
+
+
 # Flows, models and their data.
 
 

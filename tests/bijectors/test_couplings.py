@@ -1,4 +1,4 @@
-"""Couplings, and the layers around them: ActNorm, Squeeze, PartialChannels."""
+"""Couplings: what each part sees, their scales, their networks and copies."""
 
 import copy
 import pickle
@@ -11,7 +11,6 @@ import tensorflow_probability as tfp
 from registry import LAYERS
 
 import tfp_invconv as tic
-from tfp_invconv.networks._building import asinh
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -184,88 +183,6 @@ def test_a_network_of_the_wrong_size_is_named():
         coupling.inverse(tf.zeros([2, 4, 4, 4])[..., :3])
 
 
-@pytest.mark.parametrize("condition_size", [None, 2])
-@pytest.mark.parametrize(
-    "make, shape", [(tic.networks.conv_net, [4, 4, 2]), (tic.networks.mlp, [3])]
-)
-def test_networks_see_the_asinh(make, shape, condition_size):
-    network = make(shape, 4, width=8, condition_size=condition_size, seed=0, dtype="float64")
-    rng = np.random.default_rng(0)
-    network.set_weights([rng.normal(size=w.shape) * (w.ndim > 1) for w in network.get_weights()])
-    x = rng.normal(size=[5, *shape])
-
-    def output(scale):
-        condition = () if condition_size is None else (scale * np.ones([5, 2]),)
-        inputs = [np.sinh(scale * x), *condition]
-        return network(inputs if condition else inputs[0])
-
-    # Without biases a network of ReLUs is homogeneous, here in the asinh and the condition.
-    np.testing.assert_allclose(output(20.0), 20 * output(1.0), rtol=1e-9)
-
-
-@pytest.mark.parametrize(
-    "make, shape", [(tic.networks.conv_net, [4, 4, 2]), (tic.networks.mlp, [3])]
-)
-def test_dropout_drops_in_training_alone(make, shape):
-    network = make(shape, 4, width=50, dropout=0.4, seed=0)
-    network.layers[-1].kernel.assign(tf.ones_like(network.layers[-1].kernel))
-    x = tf.random.stateless_normal([100, *shape], [0, 0])
-    expected = network(x)
-    for training in (None, False):
-        np.testing.assert_array_equal(network(x, training=training), expected)
-    first, second = (network(x, training=True) for _ in range(2))
-    assert np.all(first != expected) and np.all(first != second)
-    hidden = keras.Model(network.input, network.layers[-2].output)
-    zeros = [np.equal(hidden(x, training=t), 0.0) for t in (False, True)]
-    shares = [np.mean(z) for z in zeros]
-    assert 0.35 < (shares[1] - shares[0]) / (1 - shares[0]) < 0.45
-    # Of images whole channels.
-    assert np.mean(zeros[1].reshape([100, -1, 50]).all(1)) > 0.35
-    seeds = [layer.seed for layer in network.layers if hasattr(layer, "rate")]
-    assert len(set(seeds)) == len(seeds) == 2
-
-
-@pytest.mark.parametrize(
-    "make, shape", [(tic.networks.conv_net, [4, 4, 60]), (tic.networks.mlp, [60])]
-)
-def test_initial_weights_keep_the_variance_and_are_drawn_apart(make, shape):
-    network = make(shape, 4, width=60, condition_size=60, seed=0)
-    weights = [layer.name for layer in network.layers if layer.weights]
-    assert sorted(weights) == ["condition", "hidden_1", "hidden_2", "outputs"]
-    assert len(network.variables) == 7  # all but the condition's have a bias
-    draws = []
-    for name in ("hidden_1", "hidden_2"):
-        kernel = network.get_layer(name).kernel.numpy()
-        np.testing.assert_allclose(kernel.std(), (2 / kernel[..., 0].size) ** 0.5, rtol=0.05)
-        draws.append(kernel.reshape([-1, 60])[:60].ravel() / kernel.std())
-    assert abs(np.corrcoef(draws)[0, 1]) < 0.1
-
-
-def test_a_conv_net_sees_five_by_five_pixels():
-    network = tic.networks.conv_net([9, 9, 1], 1, width=8, seed=0)
-    network.layers[-1].kernel.assign(tf.ones_like(network.layers[-1].kernel))
-    x = tf.Variable(np.random.default_rng(0).normal(size=[1, 9, 9, 1]).astype(np.float32))
-    with tf.GradientTape() as tape:
-        centre = network(x)[0, 4, 4, 0]
-    seen = tape.gradient(centre, x)[0, ..., 0] != 0
-    rows, columns = np.nonzero(seen)
-    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (2, 6, 2, 6)
-
-
-@pytest.mark.parametrize("dtype", [tf.float32, tf.float64], ids=["float32", "float64"])
-def test_asinh_and_its_slope(dtype):
-    sizes = np.concatenate([[0.0], 10.0 ** np.linspace(-30, 15, 200)])
-    x = tf.constant(np.concatenate([-sizes, sizes]), dtype)
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        value = asinh(x)
-    exact = x.numpy().astype(np.float64)
-    precision = 8 * np.finfo(dtype.as_numpy_dtype).eps
-    np.testing.assert_allclose(value, np.arcsinh(exact), rtol=precision, atol=precision)
-    slope = 1 / np.sqrt(1 + exact**2)
-    np.testing.assert_allclose(tape.gradient(value, x), slope, rtol=8 * precision)
-
-
 def test_the_networks_of_a_quad_coupling_are_drawn_apart():
     coupling = tic.QuadCoupling.trainable([4, 4, 8], width=5, seed=0)
     kernels = [network.get_layer("hidden_2").kernel.numpy() for network in coupling.networks]
@@ -286,74 +203,6 @@ def test_network_variables_are_found_once():
     assert {id(v) for v in chain.trainable_variables} == {
         id(v.value) for v in coupling.network.trainable_variables
     }
-
-
-@pytest.mark.parametrize("shape", [(8, 8, 3), (5,)])
-def test_act_norm_statistics_after_initialisation(shape):
-    rng = np.random.default_rng(0)
-    x = tf.constant(rng.normal(3.0, np.arange(1, shape[-1] + 1), [200, *shape]), tf.float32)
-    norm = tic.ActNorm.trainable(shape)
-    norm.initialize(x)
-    z = norm.inverse(x).numpy()
-    axes = tuple(range(z.ndim - 1))
-    np.testing.assert_allclose(z.mean(axes), 0.0, atol=1e-5)
-    np.testing.assert_allclose(z.std(axes), 1.0, atol=1e-5)
-
-
-def test_act_norm_scales_small_deviations_up_to_one():
-    norm = tic.ActNorm.trainable([2])
-    x = 5.0 + 1e-3 * np.random.default_rng(0).normal(size=[200, 2]).astype(np.float32)
-    norm.initialize(x)
-    np.testing.assert_allclose(np.std(norm.inverse(x), 0), 1.0, rtol=1e-3)
-
-
-def test_act_norm_stays_finite_on_a_constant_channel():
-    norm = tic.ActNorm.trainable([4, 4, 1])
-    norm.initialize(tf.ones([10, 4, 4, 1]))
-    assert np.all(np.isfinite(norm.inverse(tf.ones([4, 4, 1]))))
-
-
-def test_act_norm_with_constants_cannot_be_initialised():
-    with pytest.raises(ValueError, match="act_norm: only variables"):
-        tic.ActNorm(np.zeros(3), np.zeros(3)).initialize(tf.ones([5, 3]))
-
-
-def test_squeeze_moves_blocks_into_channels():
-    x = tf.reshape(tf.range(2.0 * 4 * 6 * 3), [2, 4, 6, 3])
-    z = tic.Squeeze().inverse(x)
-    assert z.shape == (2, 2, 3, 12)
-    np.testing.assert_array_equal(
-        z[1, 1, 2], np.concatenate([x[1, 2 + p, 4 + q] for p in range(2) for q in range(2)])
-    )
-    assert tic.Squeeze(3).inverse(tf.zeros([9, 6, 1])).shape == (3, 2, 9)
-    assert list(tic.Squeeze().inverse_event_shape_tensor([4, 6, 3])) == [2, 3, 12]
-    assert list(tic.Squeeze().forward_event_shape_tensor([2, 3, 12])) == [4, 6, 3]
-
-
-def test_squeeze_of_blocks_of_one_pixel_changes_nothing():
-    squeeze, x = tic.Squeeze(block_size=1), tf.random.stateless_normal([2, 4, 4, 3], [0, 0])
-    np.testing.assert_array_equal(squeeze.inverse(x), x)
-    np.testing.assert_array_equal(squeeze.forward(tf.identity(x)), x)
-
-
-def test_squeeze_of_an_odd_image():
-    words = r"squeeze: height and width must be multiples of block_size = 2.*\(5, 4, 1\)"
-    with pytest.raises(ValueError, match=words):
-        tic.Squeeze().inverse(tf.zeros([5, 4, 1]))
-    with pytest.raises(ValueError, match="channels must be a multiple of block_size.2 = 4"):
-        tic.Squeeze().forward(tf.zeros([4, 4, 3]))
-    with pytest.raises(ValueError, match="height and width"):
-        tic.Squeeze.trainable([5, 4, 1])
-
-
-def test_partial_channels_transforms_only_the_first():
-    layer = tic.PartialChannels(tfb.Scale(2.0), 1)
-    z = layer.inverse(tf.ones([2, 4, 4, 3]))
-    np.testing.assert_array_equal(z[0, 0, 0], [0.5, 1.0, 1.0])
-    with pytest.raises(ValueError, match="needs at least 1 channels"):
-        layer.inverse(tf.ones([4, 4, 0]))
-    with pytest.raises(ValueError, match="must keep height and width"):
-        tic.PartialChannels(tic.Squeeze(), 1).inverse(tf.ones([4, 4, 3]))
 
 
 @pytest.mark.parametrize("outputs", [1, 3, 6])

@@ -1,0 +1,48 @@
+"""Squeeze and PartialChannels: where each channel goes."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+import tfp_invconv as tic
+
+tfb = tfp.bijectors
+
+
+def test_squeeze_moves_blocks_into_channels():
+    x = tf.reshape(tf.range(2.0 * 4 * 6 * 3), [2, 4, 6, 3])
+    z = tic.Squeeze().inverse(x)
+    assert z.shape == (2, 2, 3, 12)
+    np.testing.assert_array_equal(
+        z[1, 1, 2], np.concatenate([x[1, 2 + p, 4 + q] for p in range(2) for q in range(2)])
+    )
+    assert tic.Squeeze(3).inverse(tf.zeros([9, 6, 1])).shape == (3, 2, 9)
+    assert list(tic.Squeeze().inverse_event_shape_tensor([4, 6, 3])) == [2, 3, 12]
+    assert list(tic.Squeeze().forward_event_shape_tensor([2, 3, 12])) == [4, 6, 3]
+
+
+def test_squeeze_of_blocks_of_one_pixel_changes_nothing():
+    squeeze, x = tic.Squeeze(block_size=1), tf.random.stateless_normal([2, 4, 4, 3], [0, 0])
+    np.testing.assert_array_equal(squeeze.inverse(x), x)
+    np.testing.assert_array_equal(squeeze.forward(tf.identity(x)), x)
+
+
+def test_squeeze_of_an_odd_image():
+    words = r"squeeze: height and width must be multiples of block_size = 2.*\(5, 4, 1\)"
+    with pytest.raises(ValueError, match=words):
+        tic.Squeeze().inverse(tf.zeros([5, 4, 1]))
+    with pytest.raises(ValueError, match="channels must be a multiple of block_size.2 = 4"):
+        tic.Squeeze().forward(tf.zeros([4, 4, 3]))
+    with pytest.raises(ValueError, match="height and width"):
+        tic.Squeeze.trainable([5, 4, 1])
+
+
+def test_partial_channels_transforms_only_the_first():
+    layer = tic.PartialChannels(tfb.Scale(2.0), 1)
+    z = layer.inverse(tf.ones([2, 4, 4, 3]))
+    np.testing.assert_array_equal(z[0, 0, 0], [0.5, 1.0, 1.0])
+    with pytest.raises(ValueError, match="needs at least 1 channels"):
+        layer.inverse(tf.ones([4, 4, 0]))
+    with pytest.raises(ValueError, match="must keep height and width"):
+        tic.PartialChannels(tic.Squeeze(), 1).inverse(tf.ones([4, 4, 3]))
