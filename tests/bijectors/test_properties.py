@@ -2,7 +2,7 @@
 
 A few cases run each time, always the same. As many more as one likes, of each layer:
 
-    PROPERTY_CASES=1000 pytest tests/test_properties.py -m slow
+    PROPERTY_CASES=1000 pytest tests/bijectors/test_properties.py -m slow
 """
 
 import os
