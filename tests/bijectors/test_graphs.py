@@ -86,7 +86,7 @@ def test_a_batch_jacobian_after_a_second_derivative(direction):
 
 
 @pytest.mark.parametrize("mode", ["forward over reverse", "reverse over reverse"])
-@pytest.mark.parametrize("batch", [(), (2,)])
+@pytest.mark.parametrize("batch", [(), pytest.param((2,), marks=pytest.mark.slow)])
 def test_hessian_vector_products_of_a_solve(mode, batch):
     conv = tic.AutoregressiveConv(0.3 * noise(*batch, 2, 2, 2, 2), 0.3 * noise(*batch, 2, seed=1))
     x, vector = noise(3, *batch, 3, 4, 2, seed=2), noise(*batch, 2, 2, 2, 2, seed=3)
@@ -97,9 +97,8 @@ def test_hessian_vector_products_of_a_solve(mode, batch):
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6 * np.max(abs(expected)))
 
 
-@pytest.mark.parametrize(
-    "mode", ["forward over reverse", pytest.param("reverse over reverse", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["forward over reverse", "reverse over reverse"])
 def test_xla_compiles_hessian_vector_products(mode):
     conv = tic.AutoregressiveConv.trainable([3, 3, 1], seed=0)
     x, vector = noise(2, 3, 3, 1, dtype=tf.float32), noise(2, 2, 1, 1, seed=1, dtype=tf.float32)

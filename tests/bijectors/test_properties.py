@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
-from registry import LAYERS, ONE_OF_EACH
+from registry import LAYERS
 
 # The first property makes Hypothesis search all objects of the process: here, while they are few.
 hypothesis.given(st.none())(lambda _: None)()
@@ -148,10 +148,8 @@ def run(name, max_examples, record_property, **options):
         record_property(what, count)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=[] if n in ONE_OF_EACH else pytest.mark.slow) for n in LAYERS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LAYERS)
 def test_a_few_cases(name, record_property):
     run(name, QUICK_CASES, record_property, derandomize=True, phases=[hypothesis.Phase.generate])
 

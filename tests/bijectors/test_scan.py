@@ -88,7 +88,7 @@ def value_and_gradients(bijector, direction, x):
         pytest.param("image", "xla", {"unroll": False, "remat": True}, marks=pytest.mark.slow),
         ("vector", "function", {}),
         ("vector", "eager", {"unroll": False, "remat": True}),
-        ("conf", "function", {}),
+        pytest.param("conf", "function", {}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -218,7 +218,7 @@ def test_steps_are_unrolled_under_xla_on_a_cpu_only(monkeypatch, compiled, gpus,
     assert _loops.should_unroll(None)  # eager
 
 
-@pytest.mark.parametrize("eagerly", [False, True])
+@pytest.mark.parametrize("eagerly", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("direction", ["inverse", "forward"])
 def test_dropout_is_that_of_the_unrolled_steps(direction, eagerly):
     x, histories = noise(8, 4).numpy().astype(np.float32), []

@@ -13,7 +13,13 @@ from tfp_invconv.flows import CONVOLUTIONS, COUPLINGS
 KINDS = [*((conv, "affine") for conv in CONVOLUTIONS), *(("1x1", c) for c in COUPLINGS)]
 
 
-@pytest.mark.parametrize("conv, coupling", dict.fromkeys(KINDS))
+@pytest.mark.parametrize(
+    "conv, coupling",
+    [
+        pytest.param(*kind, marks=[] if kind == ("emerging", "affine") else pytest.mark.slow)
+        for kind in dict.fromkeys(KINDS)
+    ],
+)
 def test_glow_of_every_kind_is_a_density(conv, coupling):
     event_shape = [4, 4, 1]
     flow = tic.glow(

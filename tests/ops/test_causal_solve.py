@@ -58,7 +58,8 @@ def ill_conditioned():
     return kernel
 
 
-@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [2, 3])
 def test_within_100_roundings_for_condition_numbers_up_to_10000(size):
     noise = np.random.default_rng(1).normal(size=[4, *SHAPE]).astype(np.float32)
     solve = tf.function(solver.causal_solve)

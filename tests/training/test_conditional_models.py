@@ -84,6 +84,7 @@ def test_booleans_are_labels():
     np.testing.assert_allclose(samples, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_labels_of_no_class_are_refused_everywhere():
     model, x = conditional_model(), two_classes(8)[0]
     labels = np.array([0, 1, 2, 0, 0, 1, 1, 3], np.uint8)  # the wrong one is in the second batch

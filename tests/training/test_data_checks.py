@@ -108,6 +108,7 @@ def test_fit_warns_once_of_values_it_would_learn_an_absurd_density_of(kind):
     model.fit(tic.data.dequantize(np.round(x)), epochs=0, verbose=0)
 
 
+@pytest.mark.slow
 def test_flows_of_any_values_take_any_scale():
     x = np.random.default_rng(0).normal(size=[8, 2]).astype(np.float32)
     model = compiled(tic.conf([2], 1, width=4))

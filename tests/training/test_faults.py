@@ -118,7 +118,10 @@ def steps_of_a_backed_up_training(folder):
         return dying.steps
 
 
-@pytest.mark.parametrize("make_error", [Killed, lambda: OSError(28, "No space left on device")])
+@pytest.mark.parametrize(
+    "make_error",
+    [Killed, pytest.param(lambda: OSError(28, "No space left on device"), marks=pytest.mark.slow)],
+)
 def test_a_training_that_dies_at_any_write_ends_as_an_undisturbed_one(
     tmp_path, undisturbed, make_error, record_property
 ):

@@ -89,7 +89,7 @@ def test_the_masked_autoregressive_flow_of_tfp_trains():
         assert np.any(value != variable.numpy()), variable.name
 
 
-@pytest.mark.parametrize("as_dataset", [False, True])
+@pytest.mark.parametrize("as_dataset", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_fit_lowers_the_loss_of_a_glow(as_dataset):
     x = images()
     data = tf.data.Dataset.from_tensor_slices(x).batch(24) if as_dataset else x

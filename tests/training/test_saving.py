@@ -120,7 +120,10 @@ def test_saved_weights_give_equal_log_probabilities(tmp_path):
 @pytest.mark.parametrize(
     "builder, arguments, x",
     [
-        (tic.conf, {"conditional": 3}, (small_images(), np.arange(8) % 3)),
+        pytest.param(
+            *(tic.conf, {"conditional": 3}, (small_images(), np.arange(8) % 3)),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             tic.conf, {"event_shape": [5]}, np.full([8, 5], 0.5, np.float32), marks=pytest.mark.slow
         ),
@@ -180,6 +183,7 @@ def test_a_checkpoint_restores_the_distribution(model, tmp_path):
     np.testing.assert_array_equal(other.log_prob(tf.identity(x)), expected)
 
 
+@pytest.mark.slow
 def test_a_saved_model_has_density_and_seeded_samples(model, tmp_path):
     flow = model.distribution
 
