@@ -30,7 +30,7 @@ def as_chain(bijector):
     """The bijector with a chain of today's steps in place of each `Scan` in it."""
     if isinstance(bijector, tic.Scan):
         return tfb.Chain([as_chain(step) for step in bijector])
-    if hasattr(bijector, "bijectors"):
+    if "bijectors" in bijector.parameters:
         return bijector.copy(bijectors=[as_chain(part) for part in bijector.bijectors])
     if hasattr(bijector, "bijector"):
         return bijector.copy(bijector=as_chain(bijector.bijector))

@@ -128,7 +128,7 @@ def condition_report(
             f"Got {distribution!r}."
         )
     bijector, base = distribution.bijector, distribution.distribution
-    x, batch = _checked(x, distribution)
+    x, batch = _broadcast_to_batch(x, distribution)
     noise_seed, step_seed = tfp.random.split_seed(seeds.stateless_seed(seed))
     z = base.sample(batch[: batch.rank - base.batch_shape.rank], seed=noise_seed)
     if condition is not None:
@@ -148,7 +148,7 @@ def condition_report(
     return reports
 
 
-def _checked(x, distribution):
+def _broadcast_to_batch(x, distribution):
     """x, as large as the distribution's batch asks for, and its batch dimensions."""
     x, event = tf.convert_to_tensor(x, distribution.dtype), distribution.event_shape
     ndims = x.shape.rank - event.rank

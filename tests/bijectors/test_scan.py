@@ -420,7 +420,7 @@ def test_a_summary_has_one_row_for_the_steps(capsys):
     model = tic.FlowModel(tic.glow, event_shape=[4, 4, 1], levels=1, depth=5, width=4)
     model.summary()
     lines = capsys.readouterr().out.splitlines()
-    assert sum(line.startswith("04.steps x 5 ") for line in lines) == 1
+    assert sum(line.startswith("02.steps x 5 ") for line in lines) == 1
     assert sum("act_norm" in line for line in lines) == 1
     assert any(line.split() == ["shift", "(5,", "4)"] for line in lines)
 

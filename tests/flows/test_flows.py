@@ -161,7 +161,7 @@ def test_bad_options_are_named(options, words):
 @pytest.mark.parametrize("builder", [tic.glow, tic.conf])
 def test_what_samples_exceed_the_range_of_pixels_is_compressed(builder):
     flow = builder([4, 4, 1], depth=1, width=4, **({"levels": 1} if builder is tic.glow else {}))
-    scaling = tfp.bijectors.Chain(flow.bijector.bijectors[:3])
+    scaling = flow.bijector.bijectors[0]
     x = tf.constant([0.0, 1.5, 100.0, 256.0])
     np.testing.assert_allclose(scaling.inverse(x), x / 256 - 0.5, atol=1e-7)
     log_det = scaling.inverse_log_det_jacobian(tf.identity(x), 0)

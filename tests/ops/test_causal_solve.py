@@ -74,7 +74,7 @@ def test_within_100_roundings_for_condition_numbers_up_to_10000(size):
                 exact = sequential(z, kernel)
                 x = solve(tf.constant(z), tf.constant(kernel), "top_left")
                 assert error(x.numpy(), exact) < 100.0, condition
-                x = solver._wavefront(tf.constant(z), tf.constant(kernel), "top_left")
+                x = solver._solve(tf.constant(z), tf.constant(kernel), "top_left")
                 without_float64.append(error(x.numpy(), exact))
     assert min(conditions) < 2.0 and max(conditions) > 1000.0
     assert max(without_float64) > 200.0
@@ -82,9 +82,9 @@ def test_within_100_roundings_for_condition_numbers_up_to_10000(size):
 
 def precisions_used(monkeypatch, z, kernel):
     used = []
-    original = solver._wavefront
+    original = solver._solve
     monkeypatch.setattr(
-        solver, "_wavefront", lambda z, *rest: used.append(z.dtype) or original(z, *rest)
+        solver, "_solve", lambda z, *rest: used.append(z.dtype) or original(z, *rest)
     )
     solver.causal_solve(tf.constant(z), tf.constant(kernel), "top_left")
     return used
@@ -94,7 +94,7 @@ def test_badly_conditioned_kernels_are_solved_in_float64(monkeypatch):
     kernel = ill_conditioned()
     z = of_data(kernel)
     exact = sequential(z, kernel)
-    fast = solver._wavefront(tf.constant(z), tf.constant(kernel), "top_left").numpy()
+    fast = solver._solve(tf.constant(z), tf.constant(kernel), "top_left").numpy()
     switched = solver.causal_solve(tf.constant(z), tf.constant(kernel), "top_left").numpy()
     assert error(fast, exact) > 100.0 > error(switched, exact)
     assert precisions_used(monkeypatch, z, kernel) == [tf.float32, tf.float64]
@@ -112,7 +112,7 @@ def test_equal_rounding_errors_count(sign, spread, seed):
     z = causal_conv(tf.constant(x), tf.constant(kernel, tf.float64), "top_left")
     z = z.numpy().astype(np.float32)
     exact = sequential(z, kernel)
-    fast = solver._wavefront(tf.constant(z), tf.constant(kernel), "top_left").numpy()
+    fast = solver._solve(tf.constant(z), tf.constant(kernel), "top_left").numpy()
     switched = solver.causal_solve(tf.constant(z), tf.constant(kernel), "top_left").numpy()
     assert error(fast, exact) > 100.0 > error(switched, exact)
 
@@ -130,7 +130,7 @@ def test_one_bad_kernel_in_a_batch_of_kernels_is_enough(monkeypatch, bad):
     kernels = np.stack(kernels)
     assert precisions_used(monkeypatch, z, kernels) == [tf.float32, tf.float64]
     x = solver.causal_solve(tf.constant(z), tf.constant(kernels), "top_left").numpy()
-    fast = solver._wavefront(tf.constant(z), tf.constant(kernels), "top_left").numpy()
+    fast = solver._solve(tf.constant(z), tf.constant(kernels), "top_left").numpy()
     for i in range(2):
         exact = sequential(z[:, i], kernels[i])
         assert error(x[:, i], exact) < 100.0

@@ -74,9 +74,9 @@ def test_names_are_readable_and_unique():
     made = tic.FlowModel(tic.glow, event_shape=[8, 8, 1], levels=2, depth=1, width=4)
     names = [variable.name for variable in made.flow_variables]
     assert len(set(names)) == len(names)
-    assert "04.steps.00.act_norm.shift" in names
-    assert "04.steps.02.emerging_conv.kernel_1" in names
-    assert "06.01.steps.00.act_norm.log_scale" in names  # in the next level
+    assert "02.steps.00.act_norm.shift" in names
+    assert "02.steps.02.emerging_conv.kernel_1" in names
+    assert "04.01.steps.00.act_norm.log_scale" in names  # in the next level
     again = tic.FlowModel(tic.glow, event_shape=[8, 8, 1], levels=2, depth=1, width=4)
     assert names == [variable.name for variable in again.flow_variables]
     nameless = tic.ActNorm(tf.Variable([0.0, 0.0]), tf.Variable([0.0, 0.0]))
@@ -89,7 +89,7 @@ def test_summary_shows_each_layer_with_its_parameters(capsys):
     made = tic.FlowModel(tic.glow, event_shape=[8, 8, 1], levels=1, depth=1, width=4)
     made.summary()
     printed = capsys.readouterr().out
-    for line in ("04.steps.00.act_norm", "kernel_1", "(1, 2, 2, 4, 4)", "steps.03.affine_coupling"):
+    for line in ("02.steps.00.act_norm", "kernel_1", "(1, 2, 2, 4, 4)", "steps.03.affine_coupling"):
         assert line in printed
     assert f"{made.count_params():,} parameters are trained, 0 are not" in printed
 

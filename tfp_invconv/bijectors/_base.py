@@ -181,19 +181,6 @@ def _properties(axes, event, default_sizes):
     return tfp.util.ParameterProperties(event_ndims=len(axes), shape_fn=shape_fn)
 
 
-def call_with_padded_batch(function, x, event_ndims):
-    """function(x), an empty batch being padded with one event of zeros that is then cut off.
-
-    TensorFlow's convolutions and Fourier transforms fail on tensors without elements.
-    """
-    batch = x.shape[:-event_ndims]
-    missing = [int(size == 0) for size in batch]
-    if not any(missing):
-        return function(x)
-    y = function(tf.pad(x, [[0, number] for number in missing] + [[0, 0]] * event_ndims))
-    return y[tuple(slice(0 if number else None) for number in missing)]
-
-
 def num_pixels(x):
     """H W of `[..., H, W, C]`: an int if both are known, else a tensor of the dtype of x."""
     pixels = x.shape[-3:-1].num_elements()

@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow_probability as tfp
 
-from tfp_invconv.bijectors.channel_coupling import TrainableCoupling
+from tfp_invconv.bijectors._trainable_coupling import TrainableCoupling
 
 
 class AdditiveCoupling(TrainableCoupling):

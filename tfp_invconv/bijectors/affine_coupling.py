@@ -7,8 +7,8 @@ from typing import Any
 import tensorflow as tf
 
 from tfp_invconv._utils import checks
+from tfp_invconv.bijectors._trainable_coupling import TrainableCoupling, bounded
 from tfp_invconv.bijectors.act_norm import ActNorm
-from tfp_invconv.bijectors.channel_coupling import TrainableCoupling, bounded
 
 
 class AffineCoupling(TrainableCoupling):

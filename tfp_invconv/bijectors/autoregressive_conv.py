@@ -10,7 +10,7 @@ from tfp_invconv._utils.types import DType, Shape, TensorLike
 from tfp_invconv.bijectors import _base
 from tfp_invconv.bijectors._base import ParameterBijector
 from tfp_invconv.ops.causal_conv import CORNERS, causal_conv, dilated, triangular_kernel
-from tfp_invconv.ops.causal_solve import causal_solve, growth
+from tfp_invconv.ops.causal_solve import causal_solve, error_growth
 
 # A larger relative error leaves fewer than two digits.
 _LARGEST_ERROR = 0.01
@@ -175,7 +175,7 @@ class AutoregressiveConv(ParameterBijector):
         # Dilation interleaves images: this is the size of the largest.
         height, width = (-(-n // self.dilation) for n in tf.unstack(tf.shape(images)[-3:-1]))
         check = tf.debugging.assert_less(
-            growth(taps, height, width, self.corner),
+            error_growth(taps, height, width, self.corner),
             tf.constant(_LARGEST_ERROR / np.finfo(self.dtype.as_numpy_dtype).eps, tf.float64),
             message=(
                 f"{self.name}: `forward` makes rounding errors grow x times for images of this "

@@ -2,19 +2,18 @@
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_invconv._utils import checks, seeds
-from tfp_invconv._utils.types import DType, Shape
+from tfp_invconv._utils import checks
+from tfp_invconv._utils.empty_batches import pad_empty_batch
 from tfp_invconv.bijectors import _conditions
 from tfp_invconv.bijectors._base import ValueAndLogDetBijector
-from tfp_invconv.networks import _calling, conv_net, mlp
+from tfp_invconv.networks import _calling
 
 tfb = tfp.bijectors
-Coupling = TypeVar("Coupling", bound="ChannelCoupling")
 
 
 class ChannelCoupling(ValueAndLogDetBijector):
@@ -116,33 +115,25 @@ class ChannelCoupling(ValueAndLogDetBijector):
         return next((size for size in given if size), None)
 
     def _inverse_and_log_det(self, y, condition=None):
-        parts = self._split(y)
-        values, log_dets = [parts[0]], []
-        for i, network in enumerate(self.networks):
-            outputs = self._outputs(network, parts[: i + 1], condition)
-            with self._explained(i, outputs, parts[i + 1]):
-                bijector = self.bijector_fn(outputs)
-                value = bijector.inverse(parts[i + 1])
-            self._check_part(value, parts[i + 1], i)
-            values.append(value)
-            log_dets.append(
-                bijector.inverse_log_det_jacobian(parts[i + 1], self.inverse_min_event_ndims)
-            )
-        return tf.concat(values, -1), tf.add_n(log_dets)
+        return self._run("inverse", y, condition)
 
     def _forward_and_log_det(self, x, condition=None):
+        return self._run("forward", x, condition)
+
+    def _run(self, direction, x, condition):
         parts = self._split(x)
         values, log_dets = [parts[0]], []
-        for i, network in enumerate(self.networks):
-            outputs = self._outputs(network, values, condition)
-            with self._explained(i, outputs, parts[i + 1]):
+        # The networks see data: in `forward`, the parts that are made already.
+        seen = parts if direction == "inverse" else values
+        for i, (network, part) in enumerate(zip(self.networks, parts[1:], strict=True)):
+            outputs = self._outputs(network, seen[: i + 1], condition)
+            with self._explained(i, outputs, part):
                 bijector = self.bijector_fn(outputs)
-                value = bijector.forward(parts[i + 1])
-            self._check_part(value, parts[i + 1], i)
+                value = getattr(bijector, direction)(part)
+            self._check_part(value, part, i)
             values.append(value)
-            log_dets.append(
-                bijector.forward_log_det_jacobian(parts[i + 1], self.forward_min_event_ndims)
-            )
+            log_det = getattr(bijector, f"{direction}_log_det_jacobian")
+            log_dets.append(log_det(part, self.forward_min_event_ndims))
         return tf.concat(values, -1), tf.add_n(log_dets)
 
     def _split(self, x):
@@ -168,8 +159,8 @@ class ChannelCoupling(ValueAndLogDetBijector):
             condition = _conditions.as_vectors(condition, batch.shape[0], size, self.name)
             condition = _flat(condition, batch)
         is_empty = 0 in x.shape[:-ndims]
-        if is_empty:  # Keras's convolutions fail on a batch without examples.
-            flat, condition = tf.nest.map_structure(_with_one_more, (flat, condition))
+        if is_empty:
+            flat, condition = tf.nest.map_structure(pad_empty_batch, (flat, condition))
         h = _calling.call(network, flat, condition, self.name)
         h = h[:0] if is_empty else h
         outputs = tf.reshape(h, tf.concat([batch, tf.shape(h)[1:]], 0))
@@ -197,59 +188,6 @@ class ChannelCoupling(ValueAndLogDetBijector):
             )
 
 
-class TrainableCoupling(ChannelCoupling):
-    """Base class of couplings that make their own networks.
-
-    The constructor of a subclass takes the network of two parts, or the list of networks of more.
-
-    Class attributes:
-      NUM_PARTS: number of parts.
-      OUTPUTS_PER_CHANNEL: how many numbers a network returns for each channel of its part.
-    """
-
-    NUM_PARTS = 2
-    OUTPUTS_PER_CHANNEL = 1
-
-    @classmethod
-    def trainable(
-        cls: type[Coupling],
-        event_shape: Shape,
-        *,
-        seed: int | None = None,
-        dtype: DType = tf.float32,
-        condition_size: int | None = None,
-        width: int = 64,
-        dropout: float = 0.0,
-        **options: Any,
-    ) -> Coupling:
-        """Makes a layer with its own networks, each with a last layer of zeros.
-
-        Args:
-          event_shape: `[H, W, C]` or `[N]` of the data side.
-          seed: int, for the networks, or None.
-          dtype: of the networks.
-          condition_size: how many numbers a condition has, or the number of classes (see
-            `ConditionalChain`); None for a layer without a condition.
-          width: of the networks' hidden layers.
-          dropout: rate of dropout after each of them while a Keras model trains.
-          **options: further arguments of the constructor, such as `log_scale_bound`,
-            `validate_args` and `name`.
-        """
-        networks = make_networks(
-            event_shape,
-            options.get("name", cls.__name__),
-            cls.NUM_PARTS,
-            cls.OUTPUTS_PER_CHANNEL,
-            condition_size=condition_size,
-            width=width,
-            dropout=dropout,
-            seed=seed,
-            dtype=dtype,
-        )
-        given = networks if cls.NUM_PARTS > 2 else networks[0]
-        return cls(given, event_ndims=len(event_shape), **options)
-
-
 def _remake(layer, parameters):
     return layer(**parameters)
 
@@ -260,56 +198,6 @@ def _flat(condition, batch):
     return tf.reshape(tf.broadcast_to(condition, tf.concat([batch, own], 0)), [-1, *own])
 
 
-def _with_one_more(x):
-    return None if x is None else tf.pad(x, [[0, 1]] + [[0, 0]] * (x.shape.rank - 1))
-
-
-def bounded(h, bound):
-    """bound tanh(h / bound): the output h of a network, limited to (-bound, bound)."""
-    return bound * tf.tanh(h / bound)
-
-
 def part_sizes(channels, count):
     """Sizes of `count` parts of the channels, as equal as possible, the larger ones first."""
     return [channels // count + (i < channels % count) for i in range(count)]
-
-
-def make_networks(
-    event_shape, layer, count, outputs, *, condition_size, width, dropout, seed, dtype
-):
-    """Makes the networks of a coupling of `count` parts, each with a last layer of zeros.
-
-    Args:
-      event_shape: `[H, W, C]` (convolutional networks) or `[N]` (dense ones).
-      layer: name of the layer, for errors.
-      count: number of parts.
-      outputs: how many numbers a network returns for each channel of its part.
-      condition_size: how many numbers a condition has, or None.
-      width: of the hidden layers.
-      dropout: rate of dropout after each hidden layer.
-      seed: int or None.
-      dtype: of the networks.
-
-    Returns:
-      A list of `count` - 1 built Keras models.
-    """
-    channels = checks.event_channels(event_shape, layer, ranks=(1, 3))
-    if channels < count:
-        raise ValueError(
-            f"{layer}: needs at least {count} channels for {count} parts; got the event shape "
-            f"{event_shape}."
-        )
-    sizes = part_sizes(channels, count)
-    make = conv_net if len(event_shape) == 3 else mlp
-    return [
-        make(
-            [*event_shape[:-1], sum(sizes[: i + 1])],
-            outputs * sizes[i + 1],
-            condition_size=condition_size,
-            width=width,
-            dropout=dropout,
-            seed=part_seed,
-            dtype=dtype,
-        )
-        for i, part_seed in enumerate(seeds.spawn_seeds(seed, count - 1))
-    ]

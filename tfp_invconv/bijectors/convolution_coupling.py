@@ -10,7 +10,8 @@ import tensorflow_probability as tfp
 from tfp_invconv._utils import checks
 from tfp_invconv._utils.types import DType, Shape, TensorLike
 from tfp_invconv.bijectors import _base
-from tfp_invconv.bijectors.channel_coupling import ChannelCoupling, bounded, make_networks
+from tfp_invconv.bijectors._trainable_coupling import bounded, make_networks
+from tfp_invconv.bijectors.channel_coupling import ChannelCoupling
 from tfp_invconv.bijectors.dct_symmetric_conv import DCTSymmetricConv
 from tfp_invconv.bijectors.s_log_gate import SLogGate
 from tfp_invconv.networks._building import variable_dtype

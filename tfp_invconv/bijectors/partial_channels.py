@@ -51,7 +51,7 @@ class PartialChannels(ValueAndLogDetBijector):
         validate_args: bool = False,
         name: str = "partial_channels",
     ) -> None:
-        """Makes the layer.
+        """Makes the layer from its arguments, which become attributes.
 
         Args:
           bijector: a bijector of events `[H, W, n]`.
@@ -64,8 +64,8 @@ class PartialChannels(ValueAndLogDetBijector):
         """
         parameters = dict(locals())
         checks.check_positive_integer(num_channels, "num_channels", name)
-        self._bijector = bijector
-        self._num_channels = num_channels
+        self.bijector = bijector
+        self.num_channels = num_channels
         super().__init__(
             forward_min_event_ndims=3,
             is_constant_jacobian=bijector.is_constant_jacobian,
@@ -80,34 +80,23 @@ class PartialChannels(ValueAndLogDetBijector):
         return dict(bijector=tfp.util.BatchedComponentProperties(event_ndims=3))
 
     @property
-    def bijector(self) -> tfp.bijectors.Bijector:
-        """The bijector of the first channels."""
-        return self._bijector
-
-    @property
-    def num_channels(self) -> int:
-        """How many channels it transforms."""
-        return self._num_channels
-
-    @property
     def takes_condition(self) -> bool:
         """Whether the bijector takes a condition; see `ConditionalChain`."""
         return _conditions.is_conditional(self.bijector)
 
     def _inverse_and_log_det(self, y, **kwargs):
-        kwargs = _conditions.inner_kwargs(self.bijector, **kwargs)
-        first, rest = self.split(y)
-        # Named, so that it lives, and TFP's cache with it, while the log-determinant is made.
-        value = self.bijector.inverse(first, **kwargs)
-        ildj = self.bijector.inverse_log_det_jacobian(first, event_ndims=3, **kwargs)
-        return self.join(value, rest), ildj
+        return self._run("inverse", y, kwargs)
 
     def _forward_and_log_det(self, x, **kwargs):
+        return self._run("forward", x, kwargs)
+
+    def _run(self, direction, x, kwargs):
         kwargs = _conditions.inner_kwargs(self.bijector, **kwargs)
         first, rest = self.split(x)
-        value = self.bijector.forward(first, **kwargs)
-        fldj = self.bijector.forward_log_det_jacobian(first, event_ndims=3, **kwargs)
-        return self.join(value, rest), fldj
+        # The name keeps the value alive, and so in TFP's cache, while the log-determinant is made.
+        value = getattr(self.bijector, direction)(first, **kwargs)
+        log_det = getattr(self.bijector, f"{direction}_log_det_jacobian")(first, 3, **kwargs)
+        return self.join(value, rest), log_det
 
     def split(self, x: TensorLike) -> tuple[tf.Tensor, tf.Tensor]:
         """The channels that the bijector transforms, and the others."""

@@ -4,8 +4,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_invconv._utils import checks, seeds
+from tfp_invconv._utils.empty_batches import call_with_padded_batch
 from tfp_invconv._utils.types import DType, Shape, TensorLike
-from tfp_invconv.bijectors import _base
 from tfp_invconv.bijectors._base import ParameterBijector
 from tfp_invconv.ops.circular_conv import (
     circular_conv,
@@ -165,14 +165,14 @@ class PeriodicConv(ParameterBijector):
     def _inverse(self, y):
         kernel = self._kernel_for(y)
         convolve = circular_exp_conv if self.exponential else circular_conv
-        return _base.call_with_padded_batch(lambda y: convolve(y, kernel), y, event_ndims=3)
+        return call_with_padded_batch(lambda y: convolve(y, kernel), y, event_ndims=3)
 
     def _forward(self, x):
         kernel = self._kernel_for(x)
         if self.exponential:
             kernel = -kernel
         solve = circular_exp_conv if self.exponential else circular_solve
-        return _base.call_with_padded_batch(lambda x: solve(x, kernel), x, event_ndims=3)
+        return call_with_padded_batch(lambda x: solve(x, kernel), x, event_ndims=3)
 
     def _inverse_log_det_jacobian(self, y):
         height, width = tf.unstack(tf.shape(y)[-3:-1])

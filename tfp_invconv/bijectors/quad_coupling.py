@@ -4,8 +4,8 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tfp_invconv.bijectors._trainable_coupling import TrainableCoupling
 from tfp_invconv.bijectors.affine_coupling import check_log_scale_bound, shift_and_scale
-from tfp_invconv.bijectors.channel_coupling import TrainableCoupling
 
 
 class QuadCoupling(TrainableCoupling):

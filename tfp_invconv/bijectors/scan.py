@@ -79,7 +79,7 @@ class Scan(ValueAndLogDetBijector):
         validate_args: bool = False,
         name: str = "scan",
     ) -> None:
-        """Makes the layer from stacked parameters; see `trainable` and `from_steps`.
+        """Makes the layer from its arguments, which become attributes. See `from_steps` as well.
 
         Args:
           bijector: a step whose variables and deferred tensors have a first axis of size `length`,
@@ -97,10 +97,8 @@ class Scan(ValueAndLogDetBijector):
         """
         parameters = dict(locals())
         checks.check_positive_integer(length, "length", name)
-        self._bijector = bijector
-        self._length = length
-        self._remat = remat
-        self._unroll = unroll
+        self.bijector, self.length = bijector, length
+        self.remat, self.unroll = remat, unroll
         parts = _stacking.parameters_of(bijector)
         stacks = [p for p in parts if isinstance(p, stacked_networks.StackedNetwork)]
         in_networks = {id(v): v for stack in stacks for v in stack.variables}
@@ -170,26 +168,6 @@ class Scan(ValueAndLogDetBijector):
     @classmethod
     def _parameter_properties(cls, dtype):
         return {}
-
-    @property
-    def bijector(self) -> tfp.bijectors.Bijector:
-        """A step whose variables hold those of all steps, along their first axis."""
-        return self._bijector
-
-    @property
-    def length(self) -> int:
-        """Number of steps."""
-        return self._length
-
-    @property
-    def remat(self) -> bool:
-        """Whether each step is recomputed for its gradient."""
-        return self._remat
-
-    @property
-    def unroll(self) -> bool | None:
-        """Whether the steps are in the graph one by one; None to decide where it runs."""
-        return self._unroll
 
     @property
     def takes_condition(self) -> bool:
@@ -263,7 +241,7 @@ class Scan(ValueAndLogDetBijector):
     def _evaluate(self, direction, state, training, x, slices, kwargs):
         """One step: value, log-determinant, and the state that its networks leave."""
         step, networks = self._step(slices, training)
-        # Named, so that it lives, and TFP's cache with it, while the log-determinant is made.
+        # The name keeps the value alive, and so in TFP's cache, while the log-determinant is made.
         value = getattr(step, direction)(x, **kwargs)
         ndims = self.forward_min_event_ndims
         log_det = getattr(step, f"{direction}_log_det_jacobian")(x, ndims, **kwargs)

@@ -3,8 +3,10 @@
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
+from tensorflow_probability.python.bijectors import chain as _chain
 
 from tfp_invconv._utils import checks
+from tfp_invconv._utils.types import DType
 from tfp_invconv.bijectors import ConditionalChain, SLogGate
 from tfp_invconv.networks._building import variable_dtype
 
@@ -29,10 +31,7 @@ def make_flow(event_shape, bijectors, networks, name):
     dtype = variable_dtype(networks["dtype"])
     normal = tfd.Normal(tf.zeros([], dtype), tf.ones([], dtype))
     base = tfd.Sample(normal, list(event_shape))
-    flow = tfd.TransformedDistribution(base, chain(bijectors, networks, name))
-    # `fit` warns of data far outside this range.
-    flow.data_range = (0.0, 256.0) if len(event_shape) == 3 else None
-    return flow
+    return tfd.TransformedDistribution(base, chain(bijectors, networks, name))
 
 
 def chain(bijectors, networks, name=None):
@@ -40,18 +39,27 @@ def chain(bijectors, networks, name=None):
     return chain(bijectors, name=name)
 
 
-def pixel_scaling(networks):
-    """Scales pixels from [0, 256] to [-0.5, 0.5], and compresses samples outside that range."""
-    dtype = variable_dtype(networks["dtype"])
-    half = tf.constant(0.5, dtype)
-    gate = SLogGate(
-        tf.math.log(tf.constant(_TAIL_ALPHA, dtype)), threshold=half, name="pixel_range"
-    )
-    return [tfb.Scale(tf.constant(256.0, dtype)), tfb.Shift(half), tfb.Invert(gate)]
-
-
 def image_shape(event_shape, builder):
     shape = tuple(event_shape) if np.ndim(event_shape) == 1 else ()
     if len(shape) != 3 or not all(checks.is_integer(size) and size > 0 for size in shape):
         raise ValueError(f"{builder}: `event_shape` must be [H, W, C]; got {event_shape}.")
     return shape
+
+
+class PixelScaling(_chain._Chain):
+    """Scales pixels from [0, 256] to [-0.5, 0.5], and compresses samples outside that range.
+
+    Attributes:
+      data_range: the lowest and the highest value, which `FlowModel.fit` compares the data with.
+    """
+
+    data_range = (0.0, 256.0)
+
+    def __init__(self, dtype: DType, name: str = "pixel_scaling") -> None:
+        """Makes it for events of a float dtype."""
+        parameters = dict(locals())
+        half = tf.constant(0.5, dtype)
+        log_alpha = tf.math.log(tf.constant(_TAIL_ALPHA, dtype))
+        gate = SLogGate(log_alpha, threshold=half, name="pixel_range")
+        scaling = [tfb.Scale(tf.constant(256.0, dtype)), tfb.Shift(half), tfb.Invert(gate)]
+        super().__init__(scaling, parameters=parameters, name=name)

@@ -86,7 +86,7 @@ def conf(
         )
     squeezed = [height // 2, width_px // 2, 4 * channels]
     steps = Scan.trainable(functools.partial(step, squeezed), depth, **scan)
-    flow = [*_building.pixel_scaling(networks), Squeeze(), steps, tfb.Invert(Squeeze())]
+    flow = [_building.PixelScaling(variable_dtype(dtype)), Squeeze(), steps, tfb.Invert(Squeeze())]
     return _building.make_flow(event_shape, flow, networks, "conf")
 
 

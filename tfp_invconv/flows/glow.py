@@ -143,9 +143,8 @@ def glow(
     scan = dict(remat=remat, unroll=unroll)
     options = dict(step=step, split_prior=split_prior, networks=networks, scan=scan)
     flow = _level([height, width_px, channels], levels, depth, seed, **options)
-    return _building.make_flow(
-        event_shape, [*_building.pixel_scaling(networks), *flow], networks, "glow"
-    )
+    scaling = _building.PixelScaling(variable_dtype(dtype))
+    return _building.make_flow(event_shape, [scaling, *flow], networks, "glow")
 
 
 def _level(event_shape, levels, depth, seed, *, step, split_prior, networks, scan):

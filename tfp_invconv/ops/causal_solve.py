@@ -10,10 +10,8 @@ Products with power series are products with block Toeplitz matrices, which all 
 Wide rows are cut into blocks of columns, which run as a wavefront: step i + j solves block j of
 row i, because earlier steps have solved everything that it depends on.
 
-Kernels with a badly conditioned inverse are solved in float64: see `_accurate`.
+Kernels with a badly conditioned inverse are solved in float64: see `_solve_with_fallback`.
 """
-
-import functools
 
 import numpy as np
 import tensorflow as tf
@@ -27,6 +25,7 @@ from tfp_invconv.ops.causal_conv import (
     is_right,
     pad_near,
 )
+from tfp_invconv.ops.causal_series import block_matrices
 from tfp_invconv.ops.own_gradient import with_gradient
 
 # Sizes count columns times channels. Rows up to the first size are solved whole, wider ones in
@@ -62,12 +61,14 @@ def causal_solve(z, kernel, corner):
         grad_z = causal_solve(upstream, tf.linalg.matrix_transpose(kernel), opposite)
         return [grad_z, -filter_gradient(x, grad_z, kernel, corner)]
 
-    x = with_gradient(lambda z, kernel: _accurate(z, kernel, corner), gradient, z, kernel)
+    x = with_gradient(
+        lambda z, kernel: _solve_with_fallback(z, kernel, corner), gradient, z, kernel
+    )
     x.set_shape(z.shape)
     return x
 
 
-def growth(kernel, height, width, corner):
+def error_growth(kernel, height, width, corner):
     """Returns the ratio of the relative error of x to the relative rounding error of z.
 
     Args:
@@ -83,26 +84,26 @@ def growth(kernel, height, width, corner):
     # The scale of a channel of z loses no digits; divide by it so that nothing overflows.
     kernel /= _column_sizes(kernel)[..., tf.newaxis, tf.newaxis, tf.newaxis, :]
     shape = tf.concat([tf.shape(kernel)[:-4], [height, width, kernel.shape[-1]]], 0)
-    return _growth_of_probes(_wavefront(_probes(shape, kernel.dtype), kernel, corner), kernel)
+    return _error_growth_of_probes(_solve(_probes(shape, kernel.dtype), kernel, corner), kernel)
 
 
-def _accurate(z, kernel, corner):
-    """Runs `_wavefront`, and again in float64 where float32 loses too many digits.
+def _solve_with_fallback(z, kernel, corner):
+    """Runs `_solve`, and again in float64 where float32 loses too many digits.
 
-    Two probes for each kernel are solved along with the images: see `_growth_of_probes`.
+    Two probes for each kernel are solved along with the images: see `_error_growth_of_probes`.
     """
     if z.dtype != tf.float32:
-        return _wavefront(z, kernel, corner)
+        return _solve(z, kernel, corner)
     inner = tf.shape(z)[-(kernel.shape.rank - 1) :]  # the kernels' batch, then the event
     images = tf.reshape(z, tf.concat([[-1], inner], 0))
-    x = _wavefront(tf.concat([images, _probes(inner, z.dtype)], 0), kernel, corner)
+    x = _solve(tf.concat([images, _probes(inner, z.dtype)], 0), kernel, corner)
 
     def again():
-        exact = _wavefront(tf.cast(z, tf.float64), tf.cast(kernel, tf.float64), corner)
+        exact = _solve(tf.cast(z, tf.float64), tf.cast(kernel, tf.float64), corner)
         return tf.cast(exact, tf.float32)
 
     # A growth of NaN compares as too large.
-    is_small = tf.reduce_all(_growth_of_probes(x[-2:], kernel) < _LARGEST_GROWTH)
+    is_small = tf.reduce_all(_error_growth_of_probes(x[-2:], kernel) < _LARGEST_GROWTH)
     # Stop recording: nested tapes would build all derivatives of the cond at once.
     with record.stop_recording():
         return tf.cond(is_small, lambda: tf.reshape(x[:-2], tf.shape(z)), again)
@@ -117,7 +118,7 @@ def _probes(shape, dtype):
     return tf.stack([noise, tf.ones(shape, dtype)])
 
 
-def _growth_of_probes(x, kernel):
+def _error_growth_of_probes(x, kernel):
     """Estimates, from the solved probes x, how much each kernel's solve amplifies rounding errors.
 
     The estimate is the larger growth of the two probes times the size of the kernel.
@@ -131,14 +132,14 @@ def _column_sizes(kernel):
     return tf.reduce_sum(tf.abs(kernel), [-4, -3, -2])
 
 
-def _wavefront(z, kernel, corner):
+def _solve(z, kernel, corner):
     channels = kernel.shape[-1]
     width, one_block = _block_width(z.shape[-2], kernel)
     batch, sizes = tf.shape(z)[:-3], tf.unstack(tf.shape(z)[-3:-1])
     # Use ints for the sizes that are known.
     rows, columns = (size or sizes[i] for i, size in enumerate(z.shape[-3:-1]))
     blocks = -(-columns // width)
-    inverse, couple = _block_matrices(kernel, width, one_block, corner)
+    inverse, couple = block_matrices(kernel, width, one_block, corner)
 
     # Images that share a kernel form one batch; otherwise keep the batch of the kernels.
     lead = (
@@ -151,7 +152,7 @@ def _wavefront(z, kernel, corner):
     x = _times(tf.reshape(z, [*lead, rows * blocks, width * channels]), inverse)
     if couple is not None:
         schedule, started, unschedule = _schedules(rows, blocks, corner)
-        x = _recur(x, couple, kernel, schedule, None if one_block else started, corner)
+        x = _run_wavefront(x, couple, kernel, schedule, None if one_block else started, corner)
         x = tf.transpose(x, [*range(1, n + 1), 0, n + 1, n + 2])
         if not one_block:
             x = tf.gather(tf.reshape(x, [*lead, -1, width * channels]), unschedule, axis=n)
@@ -176,12 +177,12 @@ def _block_width(columns, kernel):
     return max(_BLOCK // channels, size - 1, 1), False
 
 
-def _recur(z, couple, kernel, schedule, started, corner):
+def _run_wavefront(z, couple, kernel, schedule, started, corner):
     """Runs x[s] = z[s] - [the parts of x[s-1], ..., x[s-m] that x[s] sees] @ couple for all s.
 
     Args:
       z: `[lead..., slabs, width * channels]`.
-      couple: the matrix U of `_block_matrices`.
+      couple: the matrix U of `block_matrices`.
       kernel: the kernel, for its static shape.
       schedule: the slab that each block solves in each step, `[steps, blocks]`.
       started: whether the block has started by then, `[steps, blocks]`; None if a row is one block.
@@ -241,75 +242,3 @@ def _schedules(rows, blocks, corner):
     turn = tf.range(blocks) if not is_right(corner) else blocks - 1 - tf.range(blocks)
     unschedule = (row[:, tf.newaxis] + turn) * blocks + turn
     return due * blocks + block, started, tf.reshape(unschedule, [-1])
-
-
-def _block_matrices(kernel, width, one_block, corner):
-    """Returns the matrices T and U of one step, x = z T - (earlier x) U, for `width` columns.
-
-    T is the Toeplitz matrix of g(t). For each row a above, U stacks the contribution of the
-    neighbouring block's columns and the Toeplitz matrix of k_a(t) g(t).
-    """
-    size = kernel.shape[-4]
-    toeplitz = functools.partial(_toeplitz, reverse=is_right(corner))
-    inverse = _series_inverse(kernel[..., 0, :, :, :], width, is_bottom(corner))
-    whole = toeplitz(inverse, width, width)
-    if size == 1:
-        return whole, None
-    head, near = _toeplitz(inverse, size, width), toeplitz(inverse, size - 1, width)
-    couple = []
-    for a in range(size):
-        taps = _side_by_side(kernel[..., a, :, :, :])
-        if a > 0:
-            couple.append(toeplitz(tf.matmul(taps, head), width, width))
-        if not one_block:
-            reach = toeplitz(taps, size - 1, size - 1, first=size - 1)
-            couple.append(tf.matmul(reach, near))
-    return whole, tf.concat(couple, -2)
-
-
-# A series of n C x C coefficients is stored as a matrix [..., C, n * C], side by side.
-
-
-def _side_by_side(taps):
-    """Returns the series of taps `[..., n, C, C]`."""
-    terms, channels = taps.shape[-3:-1]
-    shape = tf.concat([tf.shape(taps)[:-3], [channels, terms * channels]], 0)
-    return tf.reshape(tf.einsum("...ncd->...cnd", taps), shape)
-
-
-def _series_inverse(taps, terms, lower):
-    """Returns the first `terms` coefficients of 1 / (the series of `taps`).
-
-    `taps` is `[..., m, C, C]`, and `taps[..., 0, :, :]` triangular, lower or upper.
-    """
-    (size, channels), batch = taps.shape[-3:-1], tf.shape(taps)[:-3]
-    eye = tf.eye(channels, batch_shape=batch, dtype=taps.dtype)
-    first = tf.linalg.triangular_solve(taps[..., 0, :, :], eye, lower=lower)
-    # Make the first coefficient the identity: the Toeplitz matrix is then unit upper triangular.
-    stack = tf.concat([batch, [(size - 1) * channels, channels]], 0)
-    rest = tf.matmul(tf.reshape(taps[..., 1:, :, :], stack), first)
-    rest = tf.reshape(rest, tf.concat([batch, [size - 1, channels, channels]], 0))
-    unit = tf.concat([eye, _side_by_side(rest)], -1)
-    top = tf.eye(terms * channels, channels, batch_shape=batch, dtype=taps.dtype)
-    matrix = _toeplitz(unit, terms, terms)
-    row = tf.linalg.triangular_solve(matrix, top, lower=False, adjoint=True)
-    return tf.matmul(first, row, transpose_b=True)
-
-
-def _toeplitz(series, rows, columns, first=0, reverse=False):
-    """Returns the matrix whose C x C block (p, q) is the coefficient `first + q - p`.
-
-    `reverse` reverses the order of its blocks along both axes.
-    """
-    channels = series.shape[-2]
-    terms = series.shape[-1] // channels
-    index = first + np.arange(columns) - np.arange(rows)[:, np.newaxis]
-    index = np.where((index >= 0) & (index < terms), index, terms)
-    index = index[::-1, ::-1] if reverse else index
-    # Row c of coefficient n is the n-th piece of row c of the series; zeros follow the last piece.
-    index = index[:, np.newaxis] + (terms + 1) * np.arange(channels)[:, np.newaxis]
-    pieces = tf.pad(series, [[0, 0]] * (series.shape.rank - 1) + [[0, channels]])
-    batch = tf.shape(series)[:-2]
-    pieces = tf.reshape(pieces, tf.concat([batch, [channels * (terms + 1), channels]], 0))
-    blocks = tf.gather(pieces, index, axis=series.shape.rank - 2)
-    return tf.reshape(blocks, tf.concat([batch, [rows * channels, columns * channels]], 0))

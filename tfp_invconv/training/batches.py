@@ -7,16 +7,16 @@ import numpy as np
 import tensorflow as tf
 
 
-def checked(data, classes, caller):
+def with_checks(data, classes, caller):
     """x of the data (x, y, sample_weight), with an error at their first wrong number.
 
-    That is one that is not finite, or a label of none of so many classes, if any. What makes its
-    batches later, a data set, is returned as one that checks each of them.
+    A number is wrong if it is not finite, or is a label of no class. Arrays are checked here; a
+    data set is returned as one that checks each batch.
     """
     x = data[0]
     if isinstance(x, tf.data.Dataset):
         return x.enumerate().map(
-            lambda i, batch: _checked_batch(i, batch, classes, caller),
+            lambda i, batch: _assert_batch(i, batch, classes, caller),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
     if isinstance(x, keras.utils.PyDataset):
@@ -36,7 +36,7 @@ def check_batch(batch, classes, caller, place=""):
             )
 
 
-def _checked_batch(index, batch, classes, caller):
+def _assert_batch(index, batch, classes, caller):
     checks = []
     for name, _, is_right, needs in _requirements(batch, classes):
         message = [f"{caller}: {name} is not {needs} in batch", index, "at index"]
@@ -157,7 +157,8 @@ def warn_about_values(batch, distribution, caller):
             UserWarning,
             stacklevel=3,
         )
-    low, high = getattr(distribution, "data_range", None) or (-np.inf, np.inf)
+    ranges = [m.data_range for m in distribution.submodules if hasattr(m, "data_range")]
+    low, high = ranges[0] if ranges else (-np.inf, np.inf)
     least, most, size = np.min(x), np.max(x), high - low
     too_narrow = np.isfinite(size) and most - least < size / 64
     if too_narrow or least < low - size or most > high + size:

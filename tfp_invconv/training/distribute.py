@@ -8,14 +8,6 @@ def is_distributed():
     return tf.distribute.get_strategy().num_replicas_in_sync > 1
 
 
-def pad_empty_batch(x):
-    """x, or one example of zeros for a replica that got nothing of a last batch."""
-    if not is_distributed():
-        return x
-    missing = tf.maximum(0, 1 - tf.shape(x)[0])
-    return tf.pad(x, [[0, missing]] + [[0, 0]] * (x.shape.rank - 1))
-
-
 def as_rank_1(logs):
     """A step's logs with the axis along which Keras averages over several machines."""
     return {k: tf.reshape(v, [1]) for k, v in logs.items()} if is_distributed() else logs
@@ -47,3 +39,12 @@ def from_chief(batch, strategy):
     batch = tf.nest.map_structure(tf.convert_to_tensor, batch)
     shared = strategy.run(share, args=(batch,))
     return tf.nest.map_structure(lambda x: strategy.experimental_local_results(x)[0], shared)
+
+
+def share_of_loss(loss, count):
+    """This replica's share of the loss, of which it has the mean over `count` examples."""
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    everywhere = tf.distribute.get_replica_context().all_reduce("SUM", count)
+    # Keras weighs the values by their counts; the gradients have to be weighed here.
+    weighted = loss * (count * replicas / everywhere)
+    return (tf.stop_gradient(loss - weighted) + weighted) / replicas

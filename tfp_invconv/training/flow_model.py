@@ -8,10 +8,12 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_invconv._utils import checks, seeds
+from tfp_invconv._utils.empty_batches import pad_empty_batch
 from tfp_invconv._utils.types import TensorLike
 from tfp_invconv.bijectors import _cache
 from tfp_invconv.training import (
     batches,
+    callbacks,
     distribute,
     initialization,
     pairs,
@@ -24,7 +26,7 @@ tfd = tfp.distributions
 
 
 @keras.saving.register_keras_serializable("tfp_invconv")
-class FlowModel(saving.AtomicSaving, keras.Model):
+class FlowModel(saving.SavedByBuilder, saving.AtomicSaving, keras.Model):
     """Trains any TFP distribution with trainable variables by maximum likelihood.
 
     ```none
@@ -39,19 +41,15 @@ class FlowModel(saving.AtomicSaving, keras.Model):
     shape. It warns of data whose density would be absurd: whole numbers, and pixels of another
     scale than a flow of pixels expects. Sample weights multiply the log_prob of their events.
 
-    *Conditions*: where the distribution's bijector takes one (see `ConditionalChain`), the model's
-    input is a pair `(x, condition)`, `predict((x, labels))`, and `fit` and `evaluate` take the
-    condition where Keras has the target: `fit(x, labels)`, or a data set of `(x, labels)`.
+    *Conditions*: if the distribution's bijector takes one (see `ConditionalChain`), the model's
+    input is a pair `(x, condition)`, as in `predict((x, labels))`. `fit` and `evaluate` take the
+    condition in place of Keras's target: `fit(x, labels)`, or a data set of `(x, labels)`.
 
-    *Saving*: a distribution does not say how it was made, but a registered builder with its
-    arguments does. So `FlowModel(tic.glow, event_shape=[8, 8, 1], levels=2)` can be saved whole,
-    by `model.save("flow.keras")`, and `keras.saving.load_model` restores it. For a builder of your
-    own, decorate it with `keras.saving.register_keras_serializable()`. Weights can always be saved.
-    Files are written whole or not at all, whatever happens meanwhile, and so weights are loaded.
-
-    The bijectors of TFP cache their last evaluations by the identity of the input tensor, and
-    would return a stale value for a tensor that is kept while variables change. A FlowModel
-    gives them a new tensor in each call.
+    *Saving*: a distribution does not record how it was made, but a registered builder and its
+    arguments do. So `FlowModel(tic.glow, event_shape=[8, 8, 1], levels=2)` can be saved whole, by
+    `model.save("flow.keras")`, and `keras.saving.load_model` restores it. Register your own builder
+    with `keras.saving.register_keras_serializable()`. Weights can always be saved. Files are
+    written, and weights loaded, completely or not at all.
 
     #### Examples
 
@@ -116,16 +114,17 @@ class FlowModel(saving.AtomicSaving, keras.Model):
 
     def call(self, inputs, training=None):
         """Log-probability of each event, in nats, of data x or of pairs (x, condition)."""
+        batches.check_events(inputs, self.distribution, self.name)
         x, condition = self._pairs.unpack(inputs)
-        batches.check_events(x, self.distribution, self.name)
-        if condition is not None:
-            batch_rank = x.shape.rank - self.distribution.event_shape.rank
-            condition = distribute.pad_empty_batch(self._pairs.vectors(condition, batch_rank))
+        count = tf.shape(x)[0]
+        # A replica may get nothing of a last batch.
+        may_be_empty = distribute.is_distributed()
+        if may_be_empty:
+            x, condition = pad_empty_batch(x), pad_empty_batch(condition)
         # TFP caches evaluations by input tensor, so pass a new one.
-        x_or_zero = distribute.pad_empty_batch(tf.identity(x))
-        log_prob = self.distribution.log_prob(x_or_zero, **self._pairs.arguments(condition))
+        log_prob = self.distribution.log_prob(tf.identity(x), **self._pairs.arguments(condition))
         _cache.forget_graph()
-        return log_prob[: tf.shape(x)[0]] if distribute.is_distributed() else log_prob
+        return log_prob[:count] if may_be_empty else log_prob
 
     def sample(
         self,
@@ -156,15 +155,7 @@ class FlowModel(saving.AtomicSaving, keras.Model):
         Warns:
           RuntimeWarning: if samples are not finite; not within a `tf.function`.
         """
-        if not temperature >= 0:
-            raise ValueError(
-                f"{self.name}.sample: the temperature must be at least 0; got {temperature!r}."
-            )
-        if temperature != 1 and not hasattr(self.distribution, "bijector"):
-            raise ValueError(
-                f"{self.name}.sample: a temperature needs a distribution with a bijector, a "
-                f"tfd.TransformedDistribution; got {self.distribution!r}."
-            )
+        sampling.check_temperature(temperature, self.distribution, f"{self.name}.sample")
         shape = sampling.as_shape(sample_shape, f"{self.name}.sample")
         if condition is not None:
             batch_rank = shape.shape[0] + self.distribution.batch_shape.rank
@@ -189,10 +180,6 @@ class FlowModel(saving.AtomicSaving, keras.Model):
         # All variables exist already; with the optimizer's, weights can be loaded right away.
         self.optimizer.build(self.trainable_variables)
 
-    def compile_from_config(self, config):
-        """Compiles a loaded model as it was when it was saved."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
-
     def fit(self, x=None, y=None, batch_size=None, **kwargs):
         """As `keras.Model.fit`, on batches of events: a `tf.data.Dataset`, an array, a PyDataset.
 
@@ -216,7 +203,7 @@ class FlowModel(saving.AtomicSaving, keras.Model):
             # Keras's default, True, is for arrays; with a data set it only warns.
             kwargs.setdefault("shuffle", False)
         caller, data = f"{self.name}.fit", (x, y, kwargs.get("sample_weight"))
-        x = batches.checked(data, self._pairs.classes, caller)
+        x = batches.with_checks(data, self._pairs.classes, caller)
         self._pairs.check_targets(x, y)
         first = batches.first_batch((x, *data[1:]), batch_size or 32, caller)
         batch = self._pairs.with_condition(first)[0]
@@ -224,10 +211,7 @@ class FlowModel(saving.AtomicSaving, keras.Model):
         batches.warn_about_values(batch, self.distribution, caller)
         self._fit_layers(batch, caller)
         y = batches.targets(x, y, kwargs)
-        for callback in tf.nest.flatten(kwargs.get("callbacks")):
-            # Keras finds the direction of its own metrics alone.
-            if getattr(callback, "monitor", None) in ("bits_per_dim", "val_bits_per_dim"):
-                callback.mode = "min" if callback.mode == "auto" else callback.mode
+        callbacks.minimize_bits_per_dim(kwargs.get("callbacks"))
         return super().fit(x, y, batch_size=batch_size, **kwargs)
 
     def train_on_batch(self, x, y=None, sample_weight=None, **kwargs):
@@ -288,9 +272,6 @@ class FlowModel(saving.AtomicSaving, keras.Model):
         batch = tf.nest.map_structure(tf.convert_to_tensor, batch)
         batch = distribute.from_chief(batch, self.distribute_strategy)
         x, condition = self._pairs.unpack(batch)
-        if condition is not None:
-            batch_rank = x.shape.rank - self.distribution.event_shape.rank
-            condition = self._pairs.vectors(condition, batch_rank)
         x = tf.cast(x, self.distribution.dtype)
         initialization.fit_layers(self.distribution, x, condition, caller)
 
@@ -299,13 +280,7 @@ class FlowModel(saving.AtomicSaving, keras.Model):
         count = tf.cast(tf.size(y_pred), y_pred.dtype)
         # A replica may have got nothing of the last batch.
         loss = -tf.math.divide_no_nan(tf.reduce_sum(_weighted(y_pred, sample_weight)), count)
-        if not distribute.is_distributed():
-            return loss
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        everywhere = tf.distribute.get_replica_context().all_reduce("SUM", count)
-        # Keras averages the values by their counts; the gradients are for us to weigh.
-        weighted = loss * (count * replicas / everywhere)
-        return (tf.stop_gradient(loss - weighted) + weighted) / replicas
+        return distribute.share_of_loss(loss, count) if distribute.is_distributed() else loss
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Updates bits/dim and the metrics given to `compile`."""
@@ -322,42 +297,10 @@ class FlowModel(saving.AtomicSaving, keras.Model):
     def summary(self, print_fn: Callable[[str], object] = print, **_) -> None:
         """Prints each layer of the flow with its parameters, and how many are trained."""
         print_fn(f"{self.name}: {self.distribution.name}")
-        for label, row in self._rows:
-            count = sum(variable.shape.num_elements() for _, variable, _ in row)
-            print_fn(f"{label:<58}{count:>12,}")
-            for name, variable, _ in row:
-                print_fn(f"    {name.removeprefix(label + '.'):<30}{variable.shape}")
-        counts = [
-            sum(math.prod(v.shape) for v in variables)
-            for variables in (self.trainable_variables, self.non_trainable_variables)
-        ]
-        print_fn(f"{counts[0]:,} parameters are trained, {counts[1]:,} are not")
-
-    def get_config(self):
-        """The builder's registered name and its arguments, and which variables are frozen.
-
-        Raises:
-          ValueError: if the model was made from a distribution, or the builder is not registered.
-        """
-        return {
-            "name": self.name,
-            **saving.config(*self._made_by, self.name),
-            "frozen": [i for i, v in enumerate(self.flow_variables) if not v.trainable],
-        }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        """Makes the model again, its parameters new.
-
-        Raises:
-          ValueError: if there is no builder registered under that name.
-        """
-        builder, arguments = saving.builder_and_arguments(config, custom_objects)
-        model = cls(builder, name=config["name"], **arguments)
-        # By their places: Keras numbers the names of its seeds anew in each process.
-        for i, variable in enumerate(model.flow_variables if "frozen" in config else []):
-            variable.trainable = i not in config["frozen"]
-        return model
+        variables.print_rows(self._rows, print_fn)
+        trained = variables.count_numbers(self.trainable_variables)
+        others = variables.count_numbers(self.non_trainable_variables)
+        print_fn(f"{trained:,} parameters are trained, {others:,} are not")
 
     def export(
         self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs

@@ -21,17 +21,12 @@ class Pairs:
         return self.size if self.size != 1 else None
 
     def unpack(self, inputs):
-        """(x, condition), the condition None where the flow takes none."""
-        is_pair = isinstance(inputs, (tuple, list)) and len(inputs) == 2
-        if self.is_conditional and not is_pair:
-            raise ValueError(
-                f"{self._model}: the flow is conditional and needs pairs (x, condition): "
-                "fit(x, condition) or a data set of such pairs; got only x."
-            )
-        if not is_pair:
+        """(x, condition), the condition as vectors, or None where the flow takes none."""
+        self._check_pair(inputs)
+        if not _is_pair(inputs):
             return inputs, None
-        self.check_takes_condition()
-        return inputs
+        x, condition = inputs
+        return x, self.vectors(condition, x.shape.rank - self._distribution.event_shape.rank)
 
     def with_condition(self, batch):
         """Keras's batch (x, condition, weights) as ((x, condition), None, weights)."""
@@ -43,8 +38,17 @@ class Pairs:
             raise ValueError(
                 f"{self._model}: got a target beside pairs (x, condition), and would drop it."
             )
-        self.unpack(x)
+        self._check_pair(x)
         return x, None, sample_weight
+
+    def _check_pair(self, inputs):
+        if self.is_conditional and not _is_pair(inputs):
+            raise ValueError(
+                f"{self._model}: the flow is conditional and needs pairs (x, condition): "
+                "fit(x, condition) or a data set of such pairs; got only x."
+            )
+        if _is_pair(inputs):
+            self.check_takes_condition()
 
     def check_targets(self, x, y):
         """Raises a ValueError if there is a condition beside a data set, or for no layer."""
@@ -83,3 +87,7 @@ class Pairs:
         event, dtype = self._distribution.event_shape, self._distribution.dtype.name
         x = keras.InputSpec(shape=[None, *event], dtype=dtype)
         return [(x, keras.InputSpec(shape=[None, self.size], dtype=dtype)) if self.size else x]
+
+
+def _is_pair(inputs):
+    return isinstance(inputs, (tuple, list)) and len(inputs) == 2

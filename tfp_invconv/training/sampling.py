@@ -7,6 +7,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_invconv._utils import checks
+from tfp_invconv._utils.empty_batches import pad_empty_batch
 from tfp_invconv.bijectors import _cache, _conditions
 
 tfb = tfp.bijectors
@@ -25,22 +26,19 @@ class Sampler:
     def __call__(self, shape, seed, condition, temperature):
         """Samples `shape + batch_shape + event_shape`, the condition's batch like their first."""
         distribution = self._distribution
-        if tf.get_static_value(tf.reduce_prod(shape)) == 0:
-            static = tf.get_static_value(shape).tolist()
-            return tf.zeros(
-                static + distribution.batch_shape + distribution.event_shape, distribution.dtype
-            )
         count, batch_shape = tf.reduce_prod(shape), distribution.batch_shape_tensor()
         if condition is not None:
             own = _conditions.condition_event_shape(condition)
             condition = tf.broadcast_to(condition, tf.concat([shape, batch_shape, own], 0))
             condition = tf.reshape(condition, tf.concat([[count], batch_shape, own], 0))
+            condition = pad_empty_batch(condition)
+        at_least_one = tf.maximum(count, 1)
         if temperature == 1:
-            samples = _drawn(self._draw, count, seed, condition)
+            samples = _drawn(self._draw, at_least_one, seed, condition)
         else:
             temperature = tf.constant(temperature, distribution.dtype)
-            samples = _drawn(self._draw_at, count, seed, condition, temperature)
-        return tf.reshape(samples, tf.concat([shape, tf.shape(samples)[1:]], 0))
+            samples = _drawn(self._draw_at, at_least_one, seed, condition, temperature)
+        return tf.reshape(samples[:count], tf.concat([shape, tf.shape(samples)[1:]], 0))
 
     def _samples(self, count, seed, condition):
         return _sample(self._distribution, count, seed, self._arguments_of(condition))
@@ -68,6 +66,17 @@ def _drawn(draw, count, *arguments):
         if known is None:
             raise
         return draw(int(known), *arguments)
+
+
+def check_temperature(temperature, distribution, caller):
+    """Raises a ValueError if it is negative or NaN, or there are no latents for it."""
+    if not temperature >= 0:
+        raise ValueError(f"{caller}: the temperature must be at least 0; got {temperature!r}.")
+    if temperature != 1 and not hasattr(distribution, "bijector"):
+        raise ValueError(
+            f"{caller}: a temperature needs a distribution with a bijector, a "
+            f"tfd.TransformedDistribution; got {distribution!r}."
+        )
 
 
 def as_shape(sample_shape, caller):

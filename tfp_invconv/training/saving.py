@@ -51,13 +51,47 @@ class AtomicSaving:
             raise
 
 
+class SavedByBuilder:
+    """Mix-in for a Keras model whose configuration is the builder of its distribution."""
+
+    def get_config(self):
+        """The builder's registered name and its arguments, and which variables are frozen.
+
+        Raises:
+          ValueError: if the model was made from a distribution, or the builder is not registered.
+        """
+        return {
+            "name": self.name,
+            **_config(*self._made_by, self.name),
+            "frozen": [i for i, v in enumerate(self.flow_variables) if not v.trainable],
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Makes the model again, its parameters new.
+
+        Raises:
+          ValueError: if there is no builder registered under that name.
+        """
+        builder, arguments = _builder_and_arguments(config, custom_objects)
+        model = cls(builder, name=config["name"], **arguments)
+        # By their places: Keras numbers the names of its seeds anew in each process.
+        for i, variable in enumerate(model.flow_variables if "frozen" in config else []):
+            variable.trainable = i not in config["frozen"]
+        return model
+
+    def compile_from_config(self, config):
+        """Compiles a loaded model as it was when it was saved."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+
 def _is_replaced(path, overwrite):
     """Whether it is one file, which Keras need not ask about before it overwrites it."""
     is_file = str(path).endswith(_SUFFIXES)
     return is_file and (overwrite or not os.path.exists(path))
 
 
-def config(builder, arguments, caller):
+def _config(builder, arguments, caller):
     """The builder's registered name and its arguments.
 
     Raises:
@@ -75,7 +109,7 @@ def config(builder, arguments, caller):
     return {"builder": registered, "arguments": keras.saving.serialize_keras_object(plain)}
 
 
-def builder_and_arguments(config, custom_objects):
+def _builder_and_arguments(config, custom_objects):
     """Those that `config` describes.
 
     Raises:

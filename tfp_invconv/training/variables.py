@@ -1,6 +1,7 @@
 """Finds the variables of a distribution, and names them after their layers."""
 
 import collections
+import math
 
 import keras
 import numpy as np
@@ -33,6 +34,20 @@ def layers_with_variables(distribution):
         if variables or module is not distribution:
             rows.append((label, variables))
     return rows
+
+
+def print_rows(rows, print_fn):
+    """Prints each layer with its number of parameters, and the shapes of its variables."""
+    for label, variables in rows:
+        count = sum(variable.shape.num_elements() for _, variable, _ in variables)
+        print_fn(f"{label:<58}{count:>12,}")
+        for name, variable, _ in variables:
+            print_fn(f"    {name.removeprefix(label + '.'):<30}{variable.shape}")
+
+
+def count_numbers(variables):
+    """How many numbers Keras variables hold in all."""
+    return sum(math.prod(variable.shape) for variable in variables)
 
 
 class FlowVariable(keras.Variable):
