@@ -1,5 +1,7 @@
 """Data that a FlowModel refuses, or warns of."""
 
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -129,3 +131,29 @@ def test_values_within_a_range_of_the_pixels_are_not_warned_of(build):
     for low, high in [(-270.0, 100.0), (100.0, 530.0), (100.0, 103.0)]:
         with pytest.warns(UserWarning, match="flow of pixel values from 0 to 256"):
             model.fit(rng.uniform(low, high, [8, 8, 8, 1]), epochs=0, verbose=0)
+
+
+def coloured_flow(shape=(8, 8, 3)):
+    layers = [tic.ActNorm.trainable(shape), tic.EmergingConv.trainable(shape, seed=0)]
+    base = tfd.Sample(tfd.Normal(0.0, 1.0), shape)
+    return tfd.TransformedDistribution(base, tfb.Chain(layers))
+
+
+@pytest.mark.parametrize("method", ["predict", "evaluate", "test_on_batch", "predict_on_batch"])
+@pytest.mark.parametrize(
+    "event, wrong",
+    [((8, 8, 3), (8, 8, 1)), ((8, 8, 3), (3, 8, 8)), ((4, 8, 1), (1, 8, 1))],
+    ids=["grey", "channels first", "one row"],
+)
+def test_events_of_another_shape_are_refused_once_keras_has_relaxed_shapes(method, event, wrong):
+    model = compiled(coloured_flow(event))
+    right, others = np.ones([4, *event], np.float32), np.ones([4, *wrong], np.float32)
+    options = {} if method.endswith("on_batch") else {"verbose": 0}
+    getattr(model, method)(right, **options)
+    for _ in range(2):  # the second time with unknown sizes
+        with pytest.raises(
+            (ValueError, tf.errors.InvalidArgumentError),
+            match=re.escape(f"needs batches of events of shape {event}; got x of shape"),
+        ):
+            getattr(model, method)(others, **options)
+    getattr(model, method)(right[:3], **options)

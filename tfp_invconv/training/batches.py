@@ -138,6 +138,28 @@ def check_events(batch, distribution, caller):
         )
 
 
+def with_event_shape(batch, distribution, caller):
+    """x or (x, condition), the shape of the events checked when it runs if it is not known yet.
+
+    Keras traces `predict` and `evaluate` with unknown sizes once they have met two shapes.
+    """
+    x, *condition = tf.nest.flatten(batch)
+    event, shape = distribution.event_shape, x.shape
+    is_known = shape.rank is not None and shape[shape.rank - event.rank :].is_fully_defined()
+    if is_known or not event.is_fully_defined():
+        return batch
+    rank = event.rank + 1 if shape.rank is None else shape.rank
+    size = tf.shape(x)
+    is_event = tf.equal(tf.rank(x), rank)
+    is_event &= tf.reduce_all(tf.equal(size[-event.rank :], event))
+    message = f"{caller}: needs batches of events of shape {event}; got x of shape"
+    with tf.control_dependencies([tf.debugging.Assert(is_event, [message, size])]):
+        x = tf.identity(x)
+    # Set the rank alone: TensorFlow folds the assertion away where the sizes are set as well.
+    x.set_shape([None] * rank)
+    return (x, *condition) if condition else x
+
+
 def targets(x, y, kwargs):
     """Stand-in targets where there are sample weights, which Keras drops without targets."""
     if y is None and kwargs.get("sample_weight") is not None:

@@ -98,14 +98,7 @@ class FlowModel(saving.SavedByBuilder, saving.AtomicSaving, keras.Model):
         super().__init__(name=name, dtype=tf.as_dtype(distribution.dtype).name)
         self.distribution = distribution
         self._made_by = (builder, arguments)
-        rows = variables.layers_with_variables(distribution)
-        self.flow_variables = [
-            variables.FlowVariable(variable, owner, variable_name)
-            for _, row in rows
-            for variable_name, variable, owner in row
-        ]
-        # Without the owners, which Keras would count as variables of the model as well.
-        self._rows = [(label, [(*v[:2], v[2].trainable) for v in rest]) for label, rest in rows]
+        self.flow_variables, self._rows = variables.adopt_variables(distribution)
         self.bits_per_dim = keras.metrics.Mean(name="bits_per_dim")
         self._dimensions = max(1, distribution.event_shape.num_elements())
         self._pairs = pairs.Pairs(distribution, self.name)
@@ -115,6 +108,7 @@ class FlowModel(saving.SavedByBuilder, saving.AtomicSaving, keras.Model):
     def call(self, inputs, training=None):
         """Log-probability of each event, in nats, of data x or of pairs (x, condition)."""
         batches.check_events(inputs, self.distribution, self.name)
+        inputs = batches.with_event_shape(inputs, self.distribution, self.name)
         x, condition = self._pairs.unpack(inputs)
         count = tf.shape(x)[0]
         # A replica may get nothing of a last batch.
@@ -148,9 +142,8 @@ class FlowModel(saving.SavedByBuilder, saving.AtomicSaving, keras.Model):
           A tensor of shape `sample_shape + batch_shape + event_shape`.
 
         Raises:
-          ValueError: if the temperature is negative or NaN, or is not one and the distribution has
-            no bijector, hence no latents; if there is a condition that no layer takes, or a label
-            of no class.
+          ValueError: if the temperature is negative or NaN, or is not one for a distribution
+            without latents; if no layer takes the condition, or a label is of no class.
 
         Warns:
           RuntimeWarning: if samples are not finite; not within a `tf.function`.
@@ -184,21 +177,15 @@ class FlowModel(saving.SavedByBuilder, saving.AtomicSaving, keras.Model):
         """As `keras.Model.fit`, on batches of events: a `tf.data.Dataset`, an array, a PyDataset.
 
         Raises:
-          ValueError: if the distribution has no trainable variables; there are no data, or they
-            are not batches of its events; or an array, also one of conditions or sample weights,
-            has a NaN, an infinity or a label of no class in it.
+          ValueError: if the distribution has no trainable variables; there are no batches of its
+            events; or an array contains a NaN, an infinity or a label of no class.
           TypeError: if the events are not floats.
-          InvalidArgumentError: likewise, at the first such batch of a data set.
+          InvalidArgumentError: at the first batch of a data set that contains one of these.
 
         Warns:
           UserWarning: if the data are whole numbers, or are not of the scale of the flow's.
         """
-        if not self.trainable_variables:
-            raise ValueError(
-                f"{self.name}.fit: the distribution {self.distribution.name!r} has no trainable "
-                "variables, so there is nothing to fit. Pass parameters as tf.Variable or "
-                "tfp.util.TransformedVariable, and build Keras networks before they are used."
-            )
+        variables.check_trainable(self, f"{self.name}.fit")
         if isinstance(x, tf.data.Dataset):
             # Keras's default, True, is for arrays; with a data set it only warns.
             kwargs.setdefault("shuffle", False)
@@ -206,10 +193,8 @@ class FlowModel(saving.SavedByBuilder, saving.AtomicSaving, keras.Model):
         x = batches.with_checks(data, self._pairs.classes, caller)
         self._pairs.check_targets(x, y)
         first = batches.first_batch((x, *data[1:]), batch_size or 32, caller)
-        batch = self._pairs.with_condition(first)[0]
-        batches.check_events(batch, self.distribution, caller)
-        batches.warn_about_values(batch, self.distribution, caller)
-        self._fit_layers(batch, caller)
+        self._fit_layers(first, caller)
+        batches.warn_about_values(first, self.distribution, caller)
         y = batches.targets(x, y, kwargs)
         callbacks.minimize_bits_per_dim(kwargs.get("callbacks"))
         return super().fit(x, y, batch_size=batch_size, **kwargs)
@@ -218,9 +203,7 @@ class FlowModel(saving.SavedByBuilder, saving.AtomicSaving, keras.Model):
         """As `keras.Model.train_on_batch`, with what `fit` does before its first step."""
         caller, data = f"{self.name}.train_on_batch", (x, y, sample_weight)
         batches.check_batch(data, self._pairs.classes, caller)
-        batch = self._pairs.with_condition(data)[0]
-        batches.check_events(batch, self.distribution, caller)
-        self._fit_layers(batch, caller)
+        self._fit_layers(data, caller)
         return super().train_on_batch(x, y, sample_weight, **kwargs)
 
     def evaluate(self, x=None, y=None, **kwargs):
@@ -262,11 +245,12 @@ class FlowModel(saving.SavedByBuilder, saving.AtomicSaving, keras.Model):
         """
         caller = f"{self.name}.initialize"
         batches.check_batch((x,), self._pairs.classes, caller)
-        batches.check_events(x, self.distribution, caller)
         self._fit_layers(x, caller)
 
-    def _fit_layers(self, batch, caller):
-        """Fits the layers that wait for data to a checked batch of x or (x, condition)."""
+    def _fit_layers(self, data, caller):
+        """Fits the layers that wait for data to one of Keras's batches."""
+        batch = self._pairs.with_condition(data)[0]
+        batches.check_events(batch, self.distribution, caller)
         if not initialization.unfitted_layers(self.distribution):
             return
         batch = tf.nest.map_structure(tf.convert_to_tensor, batch)
@@ -298,17 +282,12 @@ class FlowModel(saving.SavedByBuilder, saving.AtomicSaving, keras.Model):
         """Prints each layer of the flow with its parameters, and how many are trained."""
         print_fn(f"{self.name}: {self.distribution.name}")
         variables.print_rows(self._rows, print_fn)
-        trained = variables.count_numbers(self.trainable_variables)
-        others = variables.count_numbers(self.non_trainable_variables)
-        print_fn(f"{trained:,} parameters are trained, {others:,} are not")
+        variables.print_counts(self, print_fn)
 
     def export(
         self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs
     ):
-        """As `keras.Model.export`: what it serves is the log-probability.
-
-        By default it takes batches of x, or of pairs (x, condition) with vectors for conditions.
-        """
+        """As `keras.Model.export`: serves the log-probability of x, or of (x, condition vector)."""
         if input_signature is None:
             input_signature = self._pairs.signature()
         return super().export(filepath, format, verbose, input_signature, **kwargs)

@@ -36,18 +36,45 @@ def layers_with_variables(distribution):
     return rows
 
 
+def adopt_variables(distribution):
+    """The variables of a distribution as Keras's, and the rows of its summary.
+
+    A row is (label of the layer, [(name, variable), ...]). It names no owners, which Keras would
+    count as variables of the model.
+    """
+    rows = layers_with_variables(distribution)
+    adopted = [
+        FlowVariable(variable, owner, name) for _, row in rows for name, variable, owner in row
+    ]
+    return adopted, [(label, [named[:2] for named in row]) for label, row in rows]
+
+
 def print_rows(rows, print_fn):
     """Prints each layer with its number of parameters, and the shapes of its variables."""
     for label, variables in rows:
-        count = sum(variable.shape.num_elements() for _, variable, _ in variables)
+        count = sum(variable.shape.num_elements() for _, variable in variables)
         print_fn(f"{label:<58}{count:>12,}")
-        for name, variable, _ in variables:
+        for name, variable in variables:
             print_fn(f"    {name.removeprefix(label + '.'):<30}{variable.shape}")
 
 
-def count_numbers(variables):
-    """How many numbers Keras variables hold in all."""
-    return sum(math.prod(variable.shape) for variable in variables)
+def print_counts(model, print_fn):
+    """Prints how many numbers of a model are trained, and how many are not."""
+    counts = [
+        sum(math.prod(variable.shape) for variable in variables)
+        for variables in (model.trainable_variables, model.non_trainable_variables)
+    ]
+    print_fn(f"{counts[0]:,} parameters are trained, {counts[1]:,} are not")
+
+
+def check_trainable(model, caller):
+    """Raises a ValueError if a model has nothing to train."""
+    if not model.trainable_variables:
+        raise ValueError(
+            f"{caller}: the distribution {model.distribution.name!r} has no trainable variables, "
+            "so there is nothing to fit. Pass parameters as tf.Variable or "
+            "tfp.util.TransformedVariable, and build Keras networks before they are used."
+        )
 
 
 class FlowVariable(keras.Variable):
