@@ -10,6 +10,7 @@ device. The first worker writes the weights and the pictures.
 import argparse
 import json
 import os
+import sys
 from pathlib import Path
 
 import keras
@@ -83,4 +84,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ImportError, OSError, ValueError) as error:
+        sys.exit(f"train_distributed: {error}")

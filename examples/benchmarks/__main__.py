@@ -18,6 +18,7 @@ it had before.
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import flows
@@ -85,4 +86,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ImportError, OSError, ValueError) as error:
+        sys.exit(f"benchmarks: {error}")

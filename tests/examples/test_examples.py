@@ -379,3 +379,22 @@ def test_benchmark_prints_each_target_beside_its_figure(tmp_path):
     assert output.count("target ") == len(targets) >= 24
     held = sum(row["value"] <= row["target"] for row in targets)
     assert f"{held} of {len(targets)} targets met" in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "script, options, words",
+    [
+        ("train_image_flow.py", ["--dataset", "no_such"], "train_image_flow: load_images: unknown"),
+        ("train_distributed.py", ["--dataset", "no_such"], "train_distributed: load_images: unkno"),
+        ("benchmarks", ["layers", "--shapes", "3xq"], "benchmarks: invalid literal for int()"),
+        ("papers/train_vae.py", ["--dataset", "no_such"], "train_vae: load_images: unknown data"),
+        ("papers/train_density.py", ["--dataset", "no_such"], "train_density: "),
+    ],
+)
+def test_a_mistake_ends_in_one_line(script, options, words, tmp_path):
+    run = subprocess.run(
+        [sys.executable, EXAMPLES / script, *options], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert run.returncode == 1 and "Traceback" not in run.stderr
+    assert run.stderr.splitlines()[-1].startswith(words)
