@@ -24,6 +24,14 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.write_line(f"Tried: {words}.")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """The examples in docstrings that train for seconds are slow, which they can't say themselves."""
+    for item in items:
+        if item.name.endswith((".Backup", ".SampleImages")):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _spare_the_collector():
     """What is left of a module's tests, millions of objects in all, is not searched ever again."""

@@ -138,6 +138,7 @@ def test_tflite_has_the_density_of_a_flow(layer):
     np.testing.assert_allclose(found, flow.log_prob(x), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_deleted_flows_leave_no_graph_behind():
     def use_a_flow(size):
         flow = tic.glow([size, size, 1], 1, 1, width=4, conv="emerging", seed=0)
@@ -158,6 +159,7 @@ def test_deleted_flows_leave_no_graph_behind():
     assert not [r() for r in references if r() is not None]
 
 
+@pytest.mark.slow
 def test_a_deleted_model_leaves_nothing_behind():
     graphs = []
 

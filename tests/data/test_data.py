@@ -192,6 +192,7 @@ except Exception:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault, remedy",
     [

@@ -202,6 +202,7 @@ def test_ratios_and_verdicts_of_the_benchmark(example, capsys):
     assert "ratio  2.00   target 2.5: met" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_train_distributed_writes_the_weights_it_evaluates(
     example, run_example, monkeypatch, tmp_path, capsys
 ):

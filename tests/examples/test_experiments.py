@@ -182,6 +182,7 @@ def test_an_unknown_data_set_is_named_in_one_line(main, tmp_path):
     assert not list(tmp_path.rglob("*.json"))
 
 
+@pytest.mark.slow
 def test_a_budget_too_short_for_an_epoch_says_so(main, tmp_path, capsys):
     main("train_density", tmp_path / "runs", "--minutes", "1e-6")
     assert "The training ended before its first epoch did." in capsys.readouterr().out
@@ -260,6 +261,7 @@ def test_planar_flows_have_their_log_determinant(example):
     np.testing.assert_allclose(flow.forward_log_det_jacobian(z, 1), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("posterior", ["gaussian", "planar", "conf"])
 def test_importance_weights_average_to_the_likelihood(example, posterior):
     """Of a decoder that does not look at z, whatever the posterior is."""

@@ -29,6 +29,7 @@ class FigureVectors(_builders.VectorBuilder):
         }
 
 
+@pytest.mark.slow
 def test_figures_of_densities(example, run_example, tmp_path):
     train_density = example("train_density")
     options = "--dataset figure_vectors --models realnvp --depth 1 --width 4 --batch-size 100"

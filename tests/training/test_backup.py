@@ -71,6 +71,7 @@ def logs(backup):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patience, kill", [(9, 0), (9, 3), (1, 0)])
 def test_a_killed_training_ends_as_an_undisturbed_one(tmp_path, patience, kill):
     undisturbed, whole = run(tmp_path / "a", patience=patience)

@@ -138,6 +138,7 @@ def test_swap_ema_weights_evaluates_the_average():
         np.testing.assert_allclose(averaged.evaluate(vectors(), verbose=0)[0], loss, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_sample_images_are_of_the_same_latents(tmp_path):
     made = tic.FlowModel(tic.glow, event_shape=[4, 4, 1], levels=1, depth=1, width=4)
     made.compile(keras.optimizers.SGD(0.0))

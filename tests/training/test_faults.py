@@ -118,6 +118,7 @@ def steps_of_a_backed_up_training(folder):
         return dying.steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make_error",
     [Killed, pytest.param(lambda: OSError(28, "No space left on device"), marks=pytest.mark.slow)],

@@ -102,6 +102,7 @@ def test_fit_lowers_the_loss_of_a_glow(as_dataset):
     assert len(model.trainable_variables) == len(model.distribution.trainable_variables)
 
 
+@pytest.mark.slow
 def test_reconstruction_is_exact_to_a_thousandth_of_a_grey_level():
     model, x = compiled(small_glow(conv="emerging"), rate=1e-3), tf.constant(images())
     model.fit(x, epochs=2, verbose=0)

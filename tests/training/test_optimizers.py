@@ -12,6 +12,7 @@ import tfp_invconv as tic
 tfb, tfd = tfp.bijectors, tfp.distributions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [
@@ -42,6 +43,7 @@ def test_gradients_accumulate():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -33,6 +33,7 @@ def test_samples_and_density_cost_one_evaluation(monkeypatch):
 
 
 # By inverse, the ActNorm sees noise like the base's, to which the identity is the fit.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:act_norm. training starts, and it is still the identity")
 @pytest.mark.parametrize("inverted", [False, True], ids=["sampled by forward", "by inverse"])
 def test_reparameterised_samples_fit_a_posterior(inverted):
