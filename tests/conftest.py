@@ -26,7 +26,7 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """The examples in docstrings that train for seconds are slow, which they can't say themselves."""
+    """Marks the examples in docstrings that train for seconds as slow."""
     for item in items:
         if item.name.endswith((".Backup", ".SampleImages")):
             item.add_marker(pytest.mark.slow)

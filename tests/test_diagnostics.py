@@ -267,6 +267,7 @@ def test_the_table_has_every_figure_and_the_whole_flow(capsys):
     assert whole[:3] == ["all", "layers", f"{error:.1e}"]
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_figures():
     flow, x = small_glow(), numbers([5, 8, 8, 1], 0.0, 256.0, tf.float32)
     first, again, other = (silent(flow, x, seed=seed) for seed in (1, 1, 2))

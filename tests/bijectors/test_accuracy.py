@@ -152,6 +152,7 @@ def test_validate_args_refuses_what_overflows(name, value):
     assert is_refused(layer, name, noise(1, 3, 32, 2, dtype=tf.float32))
 
 
+@pytest.mark.slow
 @all_layers
 @pytest.mark.parametrize("size", [pytest.param(32, marks=pytest.mark.slow), None])
 def test_validate_args_refuses_in_a_graph(name, size):
@@ -183,6 +184,7 @@ def test_validate_args_changes_nothing_for_the_kernels_of_training(layer, dtype)
         np.testing.assert_array_equal(checked.forward(x), unchecked.forward(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("layer", [tic.AutoregressiveConv, tic.EmergingConv, tic.CInC3x3])
 def test_validate_args_in_a_graph_of_unknown_sizes(layer, jit_compile):

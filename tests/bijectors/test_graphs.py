@@ -46,6 +46,7 @@ def hessian_vector_product(layer, vector, x, mode):
     return tape.gradient(gradient, kernel, vector)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "layer, direction, dtype",
     [(tic.EmergingConv, "inverse", tf.float32), (tic.AutoregressiveConv, "forward", tf.float64)],
@@ -65,6 +66,7 @@ def test_gradient_of_a_batch_jacobian_in_a_function(layer, direction, dtype):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", ["inverse", "forward"])
 def test_a_batch_jacobian_after_a_second_derivative(direction):
     conv = tic.AutoregressiveConv.trainable([2, 5, 2], seed=0)

@@ -168,6 +168,7 @@ def test_a_flow_of_depth_16_traces_its_step_once_per_direction(monkeypatch):
     assert calls == ["_inverse", "_forward"]
 
 
+@pytest.mark.slow
 def test_the_graph_does_not_grow_with_the_steps():
     def operations(depth, **options):
         flow = tic.glow([4, 4, 1], 1, depth, width=4, **options)

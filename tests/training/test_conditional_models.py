@@ -37,6 +37,7 @@ def conditional_model():
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["arrays", pytest.param("dataset", marks=pytest.mark.slow)])
 def test_fit_and_sample_by_class(source):
     x, labels = two_classes()
@@ -103,6 +104,7 @@ def test_labels_of_no_class_are_refused_everywhere():
         model.sample(2, condition=7)
 
 
+@pytest.mark.slow
 def test_fit_takes_labels_in_a_column():
     model, (x, labels) = conditional_model(), two_classes(8)
     expected = model.evaluate(x, labels, verbose=0)

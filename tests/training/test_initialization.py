@@ -62,7 +62,7 @@ def test_act_norms_are_fitted_where_training_starts():
         gradients,
         lambda model, x: gradients(model, x, training=True),
         tf.function(gradients),
-        fitted_by_an_outer_model,
+        pytest.param(fitted_by_an_outer_model, marks=pytest.mark.slow),
     ],
     ids=["eager loop", "eager loop with training=True", "loop in a function", "outer model"],
 )

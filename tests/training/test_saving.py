@@ -103,6 +103,7 @@ def test_a_model_file_runs_nothing(model, tmp_path, changes):
     assert not path.exists()
 
 
+@pytest.mark.slow
 def test_saved_weights_give_equal_log_probabilities(tmp_path):
     x = images(16)
     model = compiled(small_glow())
@@ -247,6 +248,7 @@ def test_variables_that_the_builder_freezes_stay_unfrozen():
     assert not tic.FlowModel.from_config(model.get_config()).non_trainable_variables
 
 
+@pytest.mark.slow
 def test_the_state_of_a_dropout_is_never_trained_by_a_loaded_model(tmp_path):
     model = trained(levels=1, dropout=0.3)
     model.save(tmp_path / "flow.keras")

@@ -13,7 +13,6 @@ from tfp_invconv._utils.types import TensorLike
 from tfp_invconv.bijectors import _cache
 from tfp_invconv.training import (
     batches,
-    callbacks,
     distribute,
     initialization,
     pairs,
@@ -159,11 +158,7 @@ class FlowModel(saving.SavedByBuilder, saving.AtomicSaving, keras.Model):
         return samples
 
     def compile(self, *args, **kwargs):
-        """As `keras.Model.compile`; there is no `loss` to choose.
-
-        Raises:
-          ValueError: if a loss is given.
-        """
+        """As `keras.Model.compile`; a `loss` is a ValueError, since there is none to choose."""
         if any(loss is not None for loss in (*args[1:2], kwargs.get("loss"))):
             raise ValueError(
                 f"{self.name}.compile: there is no loss to choose: a flow is fitted by maximum "
@@ -196,14 +191,14 @@ class FlowModel(saving.SavedByBuilder, saving.AtomicSaving, keras.Model):
         self._fit_layers(first, caller)
         batches.warn_about_values(first, self.distribution, caller)
         y = batches.targets(x, y, kwargs)
-        callbacks.minimize_bits_per_dim(kwargs.get("callbacks"))
+        _minimize_bits_per_dim(kwargs.get("callbacks"))
         return super().fit(x, y, batch_size=batch_size, **kwargs)
 
     def train_on_batch(self, x, y=None, sample_weight=None, **kwargs):
         """As `keras.Model.train_on_batch`, with what `fit` does before its first step."""
-        caller, data = f"{self.name}.train_on_batch", (x, y, sample_weight)
-        batches.check_batch(data, self._pairs.classes, caller)
-        self._fit_layers(data, caller)
+        caller = f"{self.name}.train_on_batch"
+        batches.check_batch((x, y, sample_weight), self._pairs.classes, caller)
+        self._fit_layers((x, y, sample_weight), caller)
         return super().train_on_batch(x, y, sample_weight, **kwargs)
 
     def evaluate(self, x=None, y=None, **kwargs):
@@ -212,17 +207,13 @@ class FlowModel(saving.SavedByBuilder, saving.AtomicSaving, keras.Model):
         return super().evaluate(x, batches.targets(x, y, kwargs), **kwargs)
 
     def predict(self, x, batch_size=None, **kwargs):
-        """As `keras.Model.predict`: the log-probability of each event, of data or of pairs.
-
-        Raises:
-          ValueError: if `batch_size`, which comes second, is no int.
-        """
+        """As `keras.Model.predict`: the log-probability of each event, of data or of pairs."""
         if batch_size is not None:
             checks.check_positive_integer(batch_size, "batch_size", f"{self.name}.predict")
         return super().predict(x, batch_size, **kwargs)
 
     def train_step(self, data):
-        """As Keras's, the target being the condition where the distribution takes one."""
+        """As Keras's; the target is the condition of a conditional distribution."""
         logs = distribute.skip_gradient_sum(super().train_step, self._pairs.with_condition(data))
         return distribute.as_rank_1(logs)
 
@@ -298,3 +289,10 @@ class FlowModel(saving.SavedByBuilder, saving.AtomicSaving, keras.Model):
 
 def _weighted(log_prob, sample_weight):
     return log_prob if sample_weight is None else log_prob * tf.cast(sample_weight, log_prob.dtype)
+
+
+def _minimize_bits_per_dim(callbacks):
+    """Sets the direction of callbacks that monitor bits/dim: Keras knows its own metrics alone."""
+    for callback in tf.nest.flatten(callbacks):
+        if getattr(callback, "monitor", None) in ("bits_per_dim", "val_bits_per_dim"):
+            callback.mode = "min" if callback.mode == "auto" else callback.mode
