@@ -20,7 +20,7 @@ TOLERANCE = {tf.float32: 1e-4, tf.float64: 1e-11}
 MODES = {"eager": lambda f: f, "function": tf.function}
 
 # XLA takes seconds to compile a case. These show loops, FFTs and networks.
-UNDER_XLA = {"EmergingConv", "PeriodicConv (exponential)", "ConvolutionCoupling", "AffineCoupling"}
+UNDER_XLA = {"EmergingConv", "PeriodicConv (exponential)"}
 
 
 @pytest.fixture(params=LAYERS, name="case")
