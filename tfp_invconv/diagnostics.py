@@ -46,24 +46,24 @@ def condition_report(
 ):
     """Measures and prints which layers of a flow lose precision, on data and on noise.
 
-    Exact layers can make a flow that is not: sampling multiplies what each of them does to an
-    error. With u a layer's value on the side of the data, v that on the side of the latents, and
-    d a random direction for each example, a thousandth of the batch's v in size (root mean square),
+    A flow of exact layers can still be inexact, because sampling multiplies the error growth of all
+    layers. Let u be a layer's value on the data side, v its value on the latent side, and d a
+    random direction for each example, whose size is a thousandth of v's (root mean square):
 
     ```none
     round trip:  max |to_data(to_latent(u)) - u| / max |u|            the largest of all numbers
     growth:      max over examples of |to_data(v + d) - to_data(v)| / |d|   Euclidean norms
     ```
 
-    The round trip is on the data. The growth is measured twice: on the data, where v is what x
-    becomes on its way to the latents; and on noise, where v is what draws from the base become on
-    their way to data, as in sampling. An infinite figure means that finite numbers come in and
-    others come out; NaN that none of the examples is finite when it gets to the layer.
+    The round trip uses the data. The growth is measured twice: on the data, as x passes through the
+    layers to the latents, and on noise, as draws from the base pass through them to data. A figure
+    is infinite if a layer turns finite numbers into others, and NaN if no example that reaches the
+    layer is finite.
 
-    The verdict takes a growth relative to what the layer does to the data's own spread:
-    relative growth = growth * spread(v) / spread(u), the spread being the deviation from the mean
-    of the batch (root mean square), so that it is one for a mere scaling. With eps that of the
-    dtype, it is the first of these that holds:
+    The verdict compares a growth with what the layer does to the spread of the data:
+    relative growth = growth * spread(v) / spread(u). The spread is the deviation from the mean of
+    the batch (root mean square), so the relative growth of a mere scaling is one. With the eps of
+    the dtype, the verdict is the first of these that holds:
 
     - `not finite on data`, `not finite on noise`: that figure is infinite.
     - `loses N of D digits`: N, log10 of the larger of round trip / eps and relative growth on data,
@@ -72,28 +72,28 @@ def condition_report(
     - `not reached on data`, `not reached on noise`: NaN. Look at the layers that are not finite.
     - `ok`.
 
-    *What to do.* A coupling: lower its `log_scale_bound`, or train with a smaller learning rate. A
-    convolution: its taps are large against its corner tap, or for `PeriodicConv` its response is
-    near zero at a frequency; use a smaller kernel, weight decay, or a 1x1 convolution. A layer
-    that is not finite: make it with `validate_args=True`, and it says what is wrong. Where each
+    *What to do.* For a coupling, lower its `log_scale_bound` or the learning rate. For a
+    convolution, use a smaller kernel, weight decay, or a 1x1 convolution: its taps are large
+    against its corner tap, or, in `PeriodicConv`, its response is near zero at a frequency. Make a
+    layer that is not finite with `validate_args=True`, and its error says what is wrong. If every
     layer is ok and the whole flow is not, the growths multiply: lower the largest. float64 has
-    nine digits more to lose.
+    nine more digits to lose.
 
-    *Cost*: eight evaluations of the flow, not in a graph. A few dozen examples are enough; one
-    has no spread.
+    *Cost*: eight evaluations of the flow, without a graph. A few dozen examples are enough; a
+    single one has no spread.
 
     Args:
-      distribution: a `tfd.TransformedDistribution` of events that are one tensor, such as
-        `tic.glow` returns; of a `FlowModel`, `model.distribution`. Its bijectors may be any of TFP.
+      distribution: a `tfd.TransformedDistribution` whose events are one tensor, such as the result
+        of `tic.glow`; for a `FlowModel`, pass `model.distribution`. Any bijectors of TFP will do.
       x: data `[B..., event]`.
-      condition: for a conditional flow, what `log_prob` has in `bijector_kwargs`.
-      seed: int, of the noise and the perturbations, or None.
+      condition: for a conditional flow, its labels or vectors.
+      seed: int, for the noise and the perturbations, or None.
       print_fn: called with each line of the table.
 
     Returns:
-      A list with a `LayerReport` (name, round_trip, growth_on_data, growth_on_noise, verdict) for
-      each layer, in the order in which data meet them. The table has a last row for all of them
-      together.
+      A list of one `LayerReport` (name, round_trip, growth_on_data, growth_on_noise, verdict) for
+      each layer, in the order in which data pass through them. The printed table has a last row for
+      the whole flow.
 
     Raises:
       TypeError: if `distribution` has no bijector.

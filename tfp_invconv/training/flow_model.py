@@ -34,11 +34,11 @@ class FlowModel(saving.SavedByBuilder, saving.AtomicSaving, keras.Model):
     bits_per_dim = -mean(log_prob) / (D ln 2)      with D the numbers in an event
     ```
 
-    It finds the variables of the distribution and of the Keras networks in it (which neither
-    `tf.Module` nor Keras does), fits every `ActNorm` that is still the identity to the first
-    batch before the first step of `fit`, and checks that the data are finite events of the right
-    shape. It warns of data whose density would be absurd: whole numbers, and pixels of another
-    scale than a flow of pixels expects. Sample weights multiply the log_prob of their events.
+    The model finds the variables of the distribution and of the Keras networks in it, which neither
+    `tf.Module` nor Keras does. Before the first step of `fit` it fits every `ActNorm` that is still
+    the identity to the first batch. It checks that the data are finite events of the right shape,
+    and warns of data whose density would be absurd: whole numbers, and pixels on another scale than
+    the flow expects. Sample weights multiply the log_prob of their events.
 
     *Conditions*: if the distribution's bijector takes one (see `ConditionalChain`), the model's
     input is a pair `(x, condition)`, as in `predict((x, labels))`. `fit` and `evaluate` take the
@@ -132,10 +132,10 @@ class FlowModel(saving.SavedByBuilder, saving.AtomicSaving, keras.Model):
           sample_shape: int or shape.
           condition: for a conditional flow, one for all samples or one for each: labels or vectors
             whose batch dimensions broadcast to `sample_shape + batch_shape`.
-          seed: int, for equal samples from equal parameters, or None for others at each call,
-            the same ones again after `keras.utils.set_random_seed`.
-          temperature: what the latents' distance from the mean of the base is multiplied with
-            before they become data; below one for less varied samples, zero for the mean's image.
+          seed: int, for equal samples from equal parameters; None for new samples at each call,
+            which repeat after `keras.utils.set_random_seed`.
+          temperature: factor for the latents' distance from the mean of the base. Below one,
+            samples vary less; at zero, all are the image of the mean.
 
         Returns:
           A tensor of shape `sample_shape + batch_shape + event_shape`.
