@@ -54,9 +54,7 @@ def circular_solve(z, kernel):
       `[..., H, W, C]`.
     """
     z = broadcast_batch(z, kernel)
-    responses = frequency_responses(kernel, *_size(z))
-    q, r = _factors(responses)
-    return multiply_frequencies(z, _inverse(responses, q, r))
+    return multiply_frequencies(z, _inverse(frequency_responses(kernel, *_size(z))))
 
 
 def circular_log_abs_det(kernel, height, width):
@@ -68,7 +66,7 @@ def circular_log_abs_det(kernel, height, width):
 
 def circular_is_singular(kernel, height, width):
     """Whether the kernel's precision is too low to recover H x W images: bool `[...]`."""
-    _, r = _factors(frequency_responses(kernel, height, width))
+    _, r = tf.linalg.qr(frequency_responses(kernel, height, width))
     pivots = tf.abs(tf.linalg.diag_part(r))
     largest, smallest = (reduce(pivots, [-2, -1]) for reduce in (tf.reduce_max, tf.reduce_min))
     # Rounding leaves such a pivot of a singular response. The negation also catches NaN.
@@ -221,33 +219,29 @@ def _phases(frequencies, positions, size, dtype):
     return tf.cast(tf.cos(angle), dtype), tf.cast(tf.sin(angle), dtype)
 
 
-def _factors(matrices):
-    """Returns the QR decomposition, without gradients.
-
-    LU (`slogdet`, `inv`, `solve`) is up to four times as fast, but XLA lacks it for complex
-    numbers. A Cholesky decomposition of A^H A squares the condition number, too much for float32.
-    """
-    return tf.linalg.qr(tf.stop_gradient(matrices))
-
-
 def _log_abs_det(matrices):
     """Returns log |det| of complex `[..., C, C]`, with the gradient A^-H."""
-    q, r = _factors(matrices)
+    factors = None
 
-    def log_abs_det(_):
-        return tf.reduce_sum(tf.math.log(tf.abs(tf.linalg.diag_part(r))), -1)
+    # LU (`slogdet`, `inv`, `solve`) is up to four times as fast as QR, but XLA lacks it for complex
+    # numbers. A Cholesky decomposition of A^H A squares the condition number, too much for float32.
+    def log_abs_det(matrices):
+        nonlocal factors
+        factors = tf.linalg.qr(matrices)
+        return tf.reduce_sum(tf.math.log(tf.abs(tf.linalg.diag_part(factors.r))), -1)
 
     def gradient(_, upstream):
         upstream = tf.cast(upstream, matrices.dtype)[..., tf.newaxis, tf.newaxis]
-        return [upstream * tf.linalg.adjoint(_inverse(matrices, q, r))]
+        return [upstream * tf.linalg.adjoint(_inverse(matrices, factors))]
 
     return with_gradient(log_abs_det, gradient, matrices)
 
 
-def _inverse(matrices, q, r):
-    """Returns the inverse of A = Q R, with derivatives of all orders for A."""
+def _inverse(matrices, factors=None):
+    """Returns the inverse of A, with derivatives of all orders; `factors` are its Q and R."""
 
-    def inverse(_):
+    def inverse(matrices):
+        q, r = factors or tf.linalg.qr(matrices)
         return tf.linalg.triangular_solve(r, tf.linalg.adjoint(q), lower=False)
 
     def gradient(inverse, upstream):

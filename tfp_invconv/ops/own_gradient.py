@@ -17,14 +17,16 @@ def with_gradient(function, gradient, *inputs):
     too; derivatives of higher order never differentiate `function`; and a graph that used it can
     be freed.
 
+    `tf.vectorized_map` copies operations without `gradient`, and differentiates the copies. So the
+    operations of `function` must have right gradients of their own: no `tf.stop_gradient`.
+
     Args:
       function: maps tensors to one tensor.
       gradient: maps the value, and a loss's gradient for it, to the list of the loss's gradients
         for the inputs.
       *inputs: tensors.
     """
-    # Forward mode would differentiate the function's own operations: do not record them. Otherwise
-    # record them, because `tf.vectorized_map` copies them from a graph without `gradient`.
+    # Forward mode would differentiate the function's own operations: do not record them.
     tangents = forwardprop_util.pack_tangents(list(inputs)).tangents
     with record.stop_recording() if tangents else contextlib.nullcontext():
         value = function(*inputs)
