@@ -48,6 +48,16 @@ def test_the_condition_reaches_the_flow():
     assert tic.reconstruction_error(flow, [images], condition=tf.range(5) % 3) < 1e-3
 
 
+def test_the_condition_reaches_both_directions():
+    def times(x, condition):
+        return x * condition
+
+    base = tfd.Sample(tfd.Normal(0.0, 1.0), [2])
+    flow = tfd.TransformedDistribution(base, tfb.Inline(times, times, forward_min_event_ndims=0))
+    x = tf.constant([[1.0, -2.0]])
+    assert tic.reconstruction_error(flow, [x], condition=tf.constant(3.0)) == 2 * (3**2 - 1)
+
+
 def test_outliers_are_counted_once_each():
     samples = np.zeros([100, 2, 2, 1], np.float32)
     samples[:7, 1, 0] = 51.5

@@ -191,9 +191,19 @@ def test_the_networks_of_a_quad_coupling_are_drawn_apart():
         assert np.all(kernels[i] != kernels[i - 1])
 
 
-def test_quad_coupling_needs_three_networks():
-    with pytest.raises(ValueError, match="needs three networks; got 1"):
-        tic.QuadCoupling([tic.networks.conv_net([4, 4, 1], 2)])
+@pytest.mark.parametrize("count", [1, 4])
+def test_quad_coupling_needs_three_networks(count):
+    with pytest.raises(ValueError, match=f"needs three networks; got {count}"):
+        tic.QuadCoupling([tf.identity] * count)
+
+
+def test_networks_see_the_data_and_never_the_latents():
+    x = tf.constant([[1.0, 2.0, 3.0], [4.0, 5.0, 7.0]])
+    sums = [lambda seen: tf.reduce_sum(seen, -1, keepdims=True)] * 2
+    coupling = tic.ChannelCoupling(sums, tfb.Shift, event_ndims=1)
+    z = coupling.inverse(x)
+    np.testing.assert_array_equal(z, [[1.0, 2.0 - 1.0, 3.0 - 3.0], [4.0, 5.0 - 4.0, 7.0 - 9.0]])
+    np.testing.assert_array_equal(coupling.forward(tf.identity(z)), x)
 
 
 def test_network_variables_are_found_once():

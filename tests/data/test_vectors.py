@@ -20,6 +20,12 @@ class TicVectors(_builders.VectorBuilder):
         }
 
 
+class TicWide(TicVectors):
+    """Its files have a number too many."""
+
+    NUM_FEATURES = 2
+
+
 class TicRace(TicVectors):
     """While it is made, another process makes it."""
 
@@ -87,6 +93,7 @@ def test_parts_of_a_split(data_dir):
     np.testing.assert_array_equal(values(part), rows(7)[2:5])
     part = values(load_vectors("tic_vectors", "train[30%:]", data_dir=data_dir))
     np.testing.assert_array_equal(np.sort(part[:, 0]), rows(50)[15:, 0])
+    assert (part[:, 0] != rows(50)[15:, 0]).any()
 
 
 def test_seed_decides_the_order(data_dir):
@@ -124,11 +131,17 @@ def test_seed_decides_the_order(data_dir):
         (TypeError, "split must be a string, got 3", ["tic_vectors", 3]),
         (ValueError, "batch_size must be at least 1, got 0", ["tic_vectors", "train", 0]),
         (TypeError, "batch_size must be an integer, got 2.5", ["tic_vectors", "train", 2.5]),
+        (TypeError, "batch_size must be an integer, got True", ["tic_vectors", "train", True]),
     ],
 )
 def test_errors(data_dir, error, words, arguments):
     with pytest.raises(error, match="load_vectors: .*" + words):
         load_vectors(*arguments, data_dir=data_dir)
+
+
+def test_files_with_too_many_numbers_are_not_the_published_ones(tmp_path):
+    with pytest.raises(ValueError, match="'tic_wide' give 3 numbers for each .* must be 2"):
+        load_vectors("tic_wide", data_dir=tmp_path)
 
 
 def test_seed_must_be_an_integer(data_dir):

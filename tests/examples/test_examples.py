@@ -284,6 +284,10 @@ def test_the_last_words_of_a_training_that_failed(end_of, monkeypatch, tmp_path)
 
     monkeypatch.setattr(subprocess, "run", fail)
     options = ["--datasets", "digit", "--kinds", "1x1/affine", "--out", tmp_path / "runs"]
+    # What an interrupted run has left is no result of this one.
+    stale = tmp_path / "runs" / "digit" / "1x1-affine-1.0" / "results.json"
+    stale.parent.mkdir(parents=True)
+    stale.write_text(json.dumps(GOOD))
     words = end_of("check_samples", *options)
     assert words.startswith("check_samples: train_image_flow: unknown data set 'digit' (")
     assert "log.txt" in words and not (tmp_path / "runs.json").exists()

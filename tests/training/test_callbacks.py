@@ -1,6 +1,7 @@
 """Keras's callbacks around `fit`, and the package's."""
 
 import csv
+import signal
 
 import keras
 import numpy as np
@@ -182,3 +183,28 @@ def test_sample_images_of_a_condition(tmp_path):
 def test_sample_images_every_must_be_positive(tmp_path):
     with pytest.raises(ValueError, match="SampleImages: `every` must be a positive integer; got 0"):
         tic.callbacks.SampleImages(tmp_path, every=0)
+
+
+def test_ctrl_c_ends_the_training_after_its_batch_and_a_second_one_the_program():
+    trained, before = small_model(), signal.getsignal(signal.SIGINT)
+    stop, batches = tic.callbacks.StopOnInterrupt(), []
+
+    def run(presses):
+        def press(batch, logs):
+            batches.append(batch)
+            for _ in range(presses):
+                signal.raise_signal(signal.SIGINT)
+
+        del batches[:]
+        note = keras.callbacks.LambdaCallback(on_train_batch_end=press)
+        losses(trained, epochs=2, callbacks=[note, stop])
+
+    run(presses=1)
+    assert stop.interrupted and batches == [0]
+    assert signal.getsignal(signal.SIGINT) is before
+    run(presses=0)
+    assert not stop.interrupted and batches == 2 * [0, 1, 2, 3]
+    assert signal.getsignal(signal.SIGINT) is before
+    with pytest.raises(KeyboardInterrupt):
+        run(presses=2)
+    assert batches == [0]
