@@ -224,11 +224,12 @@ def test_a_network_with_a_wrong_number_of_outputs_is_named(outputs, direction):
         getattr(coupling, direction)(tf.ones([5, 4, 4, 4]))
 
 
-def test_a_wrong_size_of_image_is_not_blamed_on_a_keras_layer():
+@pytest.mark.parametrize("event, seen", [([6, 4, 4], "6, 4, 2"), ([4, 4, 6], "4, 4, 3")])
+def test_a_wrong_size_of_image_is_not_blamed_on_a_keras_layer(event, seen):
     coupling = tic.AffineCoupling.trainable([4, 4, 4], width=4)
-    message = r"affine_coupling: its network .* inputs of shape \(4, 4, 2\); got \(6, 4, 2\)"
+    message = rf"affine_coupling: its network .* inputs of shape \(4, 4, 2\); got \({seen}\)"
     with pytest.raises(ValueError, match=message):
-        coupling.inverse(tf.ones([5, 6, 4, 4]))
+        coupling.inverse(tf.ones([5, *event]))
 
 
 COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda layer: pickle.loads(pickle.dumps(layer))}

@@ -139,9 +139,12 @@ def test_errors(data_dir, error, words, arguments):
         load_vectors(*arguments, data_dir=data_dir)
 
 
-def test_files_with_too_many_numbers_are_not_the_published_ones(tmp_path):
+def test_files_with_too_many_numbers_or_an_infinity_are_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="'tic_wide' give 3 numbers for each .* must be 2"):
         load_vectors("tic_wide", data_dir=tmp_path)
+    monkeypatch.setitem(globals(), "rows", lambda count: np.diag([1.0, np.inf, 1.0]))
+    with pytest.raises(ValueError, match="'tic_vectors' give numbers that are not finite"):
+        load_vectors("tic_vectors", data_dir=tmp_path)
 
 
 def test_seed_must_be_an_integer(data_dir):

@@ -276,6 +276,11 @@ def test_check_samples_goes_on_where_it_stopped(end_of, monkeypatch, tmp_path, c
     assert f"| digits | 1x1/affine | 1.0 | {bits} | {counts}" in outputs[0]
 
 
+def test_a_bound_is_a_number_or_sigmoid(example):
+    bounds = [example("image_flow").log_scale_bound(text) for text in ("0.5", "sigmoid")]
+    assert bounds == [0.5, "sigmoid"]
+
+
 def test_the_last_words_of_a_training_that_failed(end_of, monkeypatch, tmp_path):
     """Its own one line, in which a user reads what was wrong."""
 
