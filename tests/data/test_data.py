@@ -459,7 +459,7 @@ def test_unknown_name_lists_what_is_in_data_dir(tmp_path):
         load_images("my_galaxy", data_dir=tmp_path)
 
 
-@pytest.mark.parametrize("seed", [None, [1, 2]])
+@pytest.mark.parametrize("seed", [None, [1, 2], 0])
 def test_dequantize_adds_less_than_one(seed):
     pixels = np.arange(256, dtype=np.uint8)[:, np.newaxis] + np.zeros([1, 1000], np.uint8)
     x = tic.data.dequantize(pixels, seed)

@@ -139,21 +139,133 @@ def coloured_flow(shape=(8, 8, 3)):
     return tfd.TransformedDistribution(base, tfb.Chain(layers))
 
 
-@pytest.mark.parametrize("method", ["predict", "evaluate", "test_on_batch", "predict_on_batch"])
+def unknown_sizes(*parts):
+    """A data set of these batches that does not tell their shapes."""
+    signature = tf.TensorSpec([None] * parts[0].ndim, tf.float32)
+    data = tf.data.Dataset.from_generator(lambda: iter(parts), output_signature=signature)
+    return data.apply(tf.data.experimental.assert_cardinality(len(parts)))
+
+
+ENTRANCES = {
+    "fit": lambda model, right, x: model.fit(x, verbose=0),
+    "fit of unknown sizes": lambda model, right, x: model.fit(unknown_sizes(right, x), verbose=0),
+    "validation data": lambda model, right, x: model.fit(right, validation_data=x, verbose=0),
+    "validation data of unknown sizes": lambda model, right, x: model.fit(
+        right, validation_data=unknown_sizes(right, x), verbose=0
+    ),
+    "evaluate": lambda model, right, x: model.evaluate(x, verbose=0),
+    "predict": lambda model, right, x: model.predict(x, verbose=0),
+    "predict of unknown sizes": lambda model, right, x: model.predict(
+        unknown_sizes(right, x), verbose=0
+    ),
+    "call": lambda model, right, x: model(x),
+    "call in a graph": lambda model, right, x: tf.function(
+        model.__call__, input_signature=[tf.TensorSpec([None] * x.ndim)]
+    )(x),
+    "train_on_batch": lambda model, right, x: model.train_on_batch(x),
+    "test_on_batch": lambda model, right, x: model.test_on_batch(x),
+    "predict_on_batch": lambda model, right, x: model.predict_on_batch(x),
+}
+
+
+@pytest.mark.parametrize(
+    "entrance",
+    [
+        pytest.param(
+            name, marks=[pytest.mark.slow] * name.startswith(("fit", "validation", "train"))
+        )
+        for name in ENTRANCES
+    ],
+)
 @pytest.mark.parametrize(
     "event, wrong",
-    [((8, 8, 3), (8, 8, 1)), ((8, 8, 3), (3, 8, 8)), ((4, 8, 1), (1, 8, 1))],
+    [
+        ((8, 8, 3), (8, 8, 1)),
+        pytest.param((8, 8, 3), (3, 8, 8), marks=pytest.mark.slow),
+        pytest.param((4, 8, 1), (1, 8, 1), marks=pytest.mark.slow),
+    ],
     ids=["grey", "channels first", "one row"],
 )
-def test_events_of_another_shape_are_refused_once_keras_has_relaxed_shapes(method, event, wrong):
-    model = compiled(coloured_flow(event))
-    right, others = np.ones([4, *event], np.float32), np.ones([4, *wrong], np.float32)
-    options = {} if method.endswith("on_batch") else {"verbose": 0}
-    getattr(model, method)(right, **options)
+def test_events_of_another_shape_are_refused_once_keras_has_relaxed_shapes(entrance, event, wrong):
+    model, rng = compiled(coloured_flow(event)), np.random.default_rng(0)
+    right, others = (rng.normal(size=[4, *shape]).astype(np.float32) for shape in (event, wrong))
+    enter = ENTRANCES[entrance]
+    enter(model, right, right)
     for _ in range(2):  # the second time with unknown sizes
         with pytest.raises(
             (ValueError, tf.errors.InvalidArgumentError),
             match=re.escape(f"needs batches of events of shape {event}; got x of shape"),
         ):
-            getattr(model, method)(others, **options)
-    getattr(model, method)(right[:3], **options)
+            enter(model, right, others)
+    enter(model, right[:3], right[:3])
+
+
+@pytest.mark.parametrize("kind", BATCHED)
+def test_validation_data_are_checked_like_those_of_fit(kind):
+    model, rng = compiled(conditional_flow()), np.random.default_rng(0)
+    data = [rng.normal(size=[8, 2]).astype(np.float32), rng.integers(0, 2, 8), np.ones(8, "f")]
+    for part, wrong, message in [
+        (0, np.nan, "x is not finite"),
+        (1, 2, "condition is not a label from 0 to 1"),
+        (2, np.inf, "sample_weight is not finite"),
+    ]:
+        changed = [array.copy() for array in data]
+        changed[part][6] = wrong
+        arguments, options = BATCHED[kind](*changed)
+        given = arguments[0]
+        if kind in ("arrays", "pair"):
+            given = (*arguments, *[None] * (2 - len(arguments)), options["sample_weight"])
+        errors = (ValueError, tf.errors.InvalidArgumentError)
+        with pytest.raises(errors, match=f"fit, validation data: {message}.*(index|batch)"):
+            model.fit(*data[:2], validation_data=given, verbose=0)
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_validation_data_are_warned_of_like_those_of_fit(kind):
+    change, message = VALUES[kind]
+    model, x = compiled(small_glow()), images(16)
+    model.initialize(x)
+    message = f"flow_model.*fit, validation data: .*{message}"
+    # The last rows are what Keras sets aside.
+    split = np.concatenate([x[:8], change(x[8:])])
+    for given, options in [
+        (x, {"validation_data": (change(x),)}),
+        (x, {"validation_data": tf.data.Dataset.from_tensor_slices(change(x)).batch(4)}),
+        (split, {"validation_split": 0.5}),
+    ]:
+        with pytest.warns(UserWarning, match=message) as warned:
+            model.fit(given, batch_size=8, epochs=0, verbose=0, **options)
+        assert len(warned) == 1
+
+
+def test_targets_of_validation_data_for_no_layer_are_an_error():
+    with pytest.raises(ValueError, match="no layer of the flow takes a condition"):
+        compiled(normal()).fit(np.ones([4, 2], "f"), validation_data=(np.ones([4, 2]), [1] * 4))
+
+
+@pytest.mark.parametrize("kind", BATCHED)
+@pytest.mark.parametrize("method", ["predict", "evaluate"])
+def test_events_outside_of_the_range_are_counted(method, kind):
+    flow = small_glow(conditional=2)
+    model, x, labels = compiled(flow), images(10), np.arange(10) % 2
+    model.initialize((x, labels))
+    if kind == "arrays" and method == "predict":
+        pytest.skip("predict takes pairs")
+    arguments, options = BATCHED[kind](x, labels, np.ones(10, "f"))
+    options = {k: v for k, v in options.items() if k == "batch_size"}
+    getattr(model, method)(*arguments, verbose=0, **options)  # a warning would be an error
+    x[[0, 1, 9], 3, 4] = [[256.5], [-0.5], [1e4]]
+    x[1] += 500.0
+    arguments, _ = BATCHED[kind](x, labels, np.ones(10, "f"))
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=f"{method}: 3 of 10 events .*range.*0 to 256") as got:
+            getattr(model, method)(*arguments, verbose=0, **options)
+        assert len(got) == 1
+
+
+def test_flows_of_any_values_and_fit_count_nothing():
+    x = 1e4 * np.random.default_rng(0).normal(size=[8, 2]).astype(np.float32)
+    compiled(normal()).predict(x, verbose=0)
+    model, x = compiled(small_glow()), images(8)
+    x[0, 0, 0] = 300.0
+    model.fit(x, validation_data=(x,), verbose=0)

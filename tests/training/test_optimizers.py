@@ -74,3 +74,20 @@ def test_mixed_bfloat16_networks_have_float32_densities():
     bijector = flow.bijector
     back = bijector.forward(tf.identity(bijector.inverse(tf.identity(x))))
     np.testing.assert_allclose(back, x, atol=1e-2)
+
+
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_a_scaled_loss_trains_the_same(run_eagerly):
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.01), initial_scale=1024.0)
+    found = losses(small_model(scaled, run_eagerly=run_eagerly))
+    np.testing.assert_allclose(found, losses(small_model()), rtol=1e-4)
+
+
+def test_steps_whose_gradients_overflow_are_left_out():
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=3e38)
+    model = small_model(scaled)
+    model.initialize(vectors())
+    before = [variable.numpy() for variable in model.flow_variables]
+    model.fit(vectors(), batch_size=64, verbose=0)
+    for value, variable in zip(before, model.flow_variables, strict=True):
+        np.testing.assert_array_equal(value, variable)

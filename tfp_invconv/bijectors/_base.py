@@ -14,7 +14,19 @@ from tfp_invconv.bijectors import _cache
 is_ref = tensor_util.is_ref
 
 
-class ParameterBijector(tfp.bijectors.AutoCompositeTensorBijector):
+class _WithoutCdf:
+    """Mix-in that explains why a distribution of these layers has no cdf."""
+
+    @classmethod
+    def _is_increasing(cls, **_):
+        raise NotImplementedError(
+            f"{cls.__name__}: cdf, survival_function and quantile need a bijector that maps each "
+            "number by itself and says whether it increases; this layer mixes the numbers of an "
+            "event. Estimate a cdf from samples: tf.reduce_mean(samples <= x)."
+        )
+
+
+class ParameterBijector(_WithoutCdf, tfp.bijectors.AutoCompositeTensorBijector):
     """Base class of layers whose parameters are tensors.
 
     A subclass lists its parameters in `SHAPES`. Their values are converted and checked here, and
@@ -77,7 +89,7 @@ class ParameterBijector(tfp.bijectors.AutoCompositeTensorBijector):
         }
 
 
-class ValueAndLogDetBijector(tfp.bijectors.Bijector):
+class ValueAndLogDetBijector(_WithoutCdf, tfp.bijectors.Bijector):
     """Base class of layers that compute a value and its log-determinant together.
 
     TFP asks for the two in separate calls with the same tensor, and each would evaluate a

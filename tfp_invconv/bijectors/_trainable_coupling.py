@@ -31,7 +31,7 @@ class TrainableCoupling(ChannelCoupling):
         event_shape: Shape,
         *,
         seed: int | None = None,
-        dtype: DType = tf.float32,
+        dtype: DType | None = None,
         condition_size: int | None = None,
         width: int = 64,
         dropout: float = 0.0,
@@ -42,7 +42,7 @@ class TrainableCoupling(ChannelCoupling):
         Args:
           event_shape: `[H, W, C]` or `[N]` of the data side.
           seed: int, for the networks, or None.
-          dtype: of the networks.
+          dtype: of the networks, or a Keras policy; None for the global policy.
           condition_size: how many numbers a condition has, or the number of classes (see
             `ConditionalChain`); None for a layer without a condition.
           width: of the networks' hidden layers.

@@ -131,6 +131,10 @@ class SLogGate(ParameterBijector):
         inside, excess = self._split(y)
         return inside + self._bent(excess, _log1p_series, tf.math.log1p)
 
+    @classmethod
+    def _is_increasing(cls):
+        return True
+
     def _forward(self, x):
         inside, excess = self._split(x)
         y = inside + self._bent(excess, _expm1_series, tf.math.expm1)

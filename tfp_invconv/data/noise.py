@@ -1,13 +1,15 @@
 """Noise that turns whole-numbered pixels into real numbers."""
 
+import numpy as np
 import tensorflow as tf
 
+from tfp_invconv._utils import seeds
 from tfp_invconv._utils.types import TensorLike
 
 __all__ = ["dequantize"]
 
 
-def dequantize(pixels: TensorLike, seed: int | None = None) -> tf.Tensor:
+def dequantize(pixels: TensorLike, seed: int | TensorLike | None = None) -> tf.Tensor:
     """Adds noise from U[0, 1) to whole-numbered pixels.
 
     A flow is a density over real numbers. Trained on whole numbers, its density would grow
@@ -16,9 +18,10 @@ def dequantize(pixels: TensorLike, seed: int | None = None) -> tf.Tensor:
 
     Args:
       pixels: array or tensor of whole numbers from 0 to 255, such as uint8 images.
-      seed: two ints, for the same noise at each call; None for new noise. In a `tf.data` pipeline
-        the noise is new at each pass, unless `tf.random.set_seed` was called before. In that
-        case, give each batch its own seed with `tf.data.Dataset.random`.
+      seed: int, or a tensor of two as TensorFlow's stateless functions take, for the same noise at
+        each call; None for new noise. In a `tf.data` pipeline the noise is new at each pass,
+        unless `tf.random.set_seed` was called before. In that case, give each batch its own seed
+        with `tf.data.Dataset.random`.
 
     Returns:
       A float32 tensor of the same shape.
@@ -38,6 +41,7 @@ def dequantize(pixels: TensorLike, seed: int | None = None) -> tf.Tensor:
     if seed is None:
         noise = tf.random.uniform(tf.shape(pixels))
     else:
+        seed = seeds.stateless_seed(seed) if np.ndim(seed) == 0 else seed
         noise = tf.random.stateless_uniform(tf.shape(pixels), seed)
     # Above 128, float32 has 16 bits for the fraction: noise closer to 1 than 2**-16 would be
     # rounded up to the next pixel value.

@@ -4,7 +4,6 @@ import functools
 from typing import Any
 
 import keras
-import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_invconv._utils import checks, seeds
@@ -28,7 +27,7 @@ def conf(
     remat: bool = False,
     unroll: bool | None = None,
     seed: int | None = None,
-    dtype: DType = tf.float32,
+    dtype: DType | None = None,
 ) -> tfp.distributions.TransformedDistribution:
     """CONF, a flow for images or vectors with filters that depend on the data.
 
@@ -51,7 +50,8 @@ def conf(
       unroll: whether to put the steps into the graph one by one (see `Scan`).
       seed: int, for all initial parameters, or None.
       dtype: dtype of all parameters; or a Keras dtype policy for the networks, such as
-        "mixed_bfloat16", with which parameters and densities are float32.
+        "mixed_bfloat16", with which parameters and densities are float32; None for Keras's global
+        policy (`keras.config.set_dtype_policy`).
 
     Returns:
       A `tfd.TransformedDistribution` with that event shape and a standard normal base.

@@ -4,7 +4,6 @@ import functools
 from typing import Any
 
 import keras
-import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_invconv._utils import checks, seeds
@@ -68,7 +67,7 @@ def glow(
     remat: bool = False,
     unroll: bool | None = None,
     seed: int | None = None,
-    dtype: DType = tf.float32,
+    dtype: DType | None = None,
 ) -> tfp.distributions.TransformedDistribution:
     """Glow, a multi-scale flow for images, with a choice of convolutions and couplings.
 
@@ -100,7 +99,8 @@ def glow(
       unroll: whether to put the steps into the graph one by one (see `Scan`).
       seed: int, for all initial parameters, or None.
       dtype: dtype of all parameters; or a Keras dtype policy for the networks, such as
-        "mixed_bfloat16", with which parameters and densities are float32.
+        "mixed_bfloat16", with which parameters and densities are float32; None for Keras's global
+        policy (`keras.config.set_dtype_policy`).
 
     Returns:
       A `tfd.TransformedDistribution` with the event shape `[H, W, C]` and a standard normal base

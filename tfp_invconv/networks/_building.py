@@ -40,7 +40,7 @@ def network(input_shape, condition_size, layer, sizes, drop, rate, seed, dtype):
 
 
 def variable_dtype(dtype):
-    """Returns the `tf.DType` of a network's variables, given a dtype or a Keras dtype policy."""
+    """Returns the `tf.DType` of a network's variables, given a dtype, a Keras policy or None."""
     return tf.as_dtype(_policy(dtype).variable_dtype)
 
 
@@ -54,15 +54,16 @@ def asinh(x):
 
 
 def _policy(dtype):
-    """Returns the Keras dtype policy with this name or dtype."""
+    """Returns the Keras dtype policy with this name or dtype, for None the global one."""
+    dtype = keras.config.dtype_policy().name if dtype is None else dtype
     with contextlib.suppress(ValueError, TypeError):
         name = tf.as_dtype(dtype).name if isinstance(dtype, tf.DType) else dtype
         policy = keras.dtype_policies.get(name)
         if policy.variable_dtype in ("float32", "float64"):
             return policy
     raise ValueError(
-        "`dtype` must be float32, float64, or a Keras policy with variables of these, such as "
-        f'"mixed_bfloat16"; got {dtype!r}.'
+        "`dtype`, or without it Keras's global policy, must be float32, float64, or a policy with "
+        f'variables of these, such as "mixed_bfloat16"; got {dtype!r}.'
     )
 
 

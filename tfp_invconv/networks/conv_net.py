@@ -14,7 +14,7 @@ def conv_net(
     width: int = 64,
     dropout: float = 0.0,
     seed: int | None = None,
-    dtype: DType = "float32",
+    dtype: DType | None = None,
 ) -> keras.Model:
     """Glow's network: 3x3, 1x1 and 3x3 convolutions with ReLUs between them.
 
@@ -30,7 +30,7 @@ def conv_net(
       width: channels of the hidden layers.
       dropout: rate of dropout after each hidden layer while a Keras model trains.
       seed: int seed of the initial weights, or None.
-      dtype: a dtype, or a Keras dtype policy such as "mixed_bfloat16".
+      dtype: a dtype, or a Keras dtype policy such as "mixed_bfloat16"; None for the global policy.
 
     Returns:
       A built `keras.Model`.

@@ -14,7 +14,7 @@ def mlp(
     width: int = 64,
     dropout: float = 0.0,
     seed: int | None = None,
-    dtype: DType = "float32",
+    dtype: DType | None = None,
 ) -> keras.Model:
     """Dense network: two hidden layers with ReLUs, and a last layer initialised to zero.
 
@@ -28,7 +28,7 @@ def mlp(
       width: size of the hidden layers.
       dropout: rate of dropout after each hidden layer while a Keras model trains.
       seed: int seed of the initial weights, or None.
-      dtype: a dtype, or a Keras dtype policy such as "mixed_bfloat16".
+      dtype: a dtype, or a Keras dtype policy such as "mixed_bfloat16"; None for the global policy.
 
     Returns:
       A built `keras.Model`.

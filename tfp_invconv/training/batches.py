@@ -1,18 +1,57 @@
 """The data that a FlowModel is given: checks, the first batch, stand-in targets."""
 
+import math
 import warnings
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfp_invconv.training import data_range
 
-def with_checks(data, classes, caller):
-    """x of the data (x, y, sample_weight), with an error at their first wrong number.
 
-    A number is wrong if it is not finite, or is a label of no class. Arrays are checked here; a
-    data set is returned as one that checks each batch.
+def with_checks(data, batch_size, pairs, distribution, caller):
+    """x of the data (x, y, sample_weight) with checks, and the first batch, which is checked.
+
+    The first wrong number is an error: one that is not finite, or a label of no class. Arrays are
+    checked here; a data set is returned as one that checks each batch.
+
+    Warns:
+      UserWarning: if the first batch is whole numbers, or is not of the scale of the flow's.
     """
+    x = _with_checks_of_numbers(data, pairs.classes, caller)
+    pairs.check_targets(x, data[1])
+    first = first_batch((x, *data[1:]), batch_size, caller)
+    check_events(pairs.with_condition(first)[0], distribution, caller)
+    warn_about_values(first, distribution, caller)
+    return x, first
+
+
+def validation_with_checks(data, batch_size, options, pairs, distribution, caller):
+    """The same checks of what `fit` validates with: {"validation_data": ...} where it is given.
+
+    Args:
+      data: (x, y, sample_weight), of which Keras's `validation_split` takes the last part.
+      batch_size: that of the training.
+      options: the other arguments of `fit`.
+      pairs, distribution, caller: as those of `with_checks`.
+    """
+    given, split = options.get("validation_data"), options.get("validation_split")
+    if given is not None:
+        x, *rest = keras.utils.unpack_x_y_sample_weight(given)
+    elif split and not isinstance(data[0], (tf.data.Dataset, keras.utils.PyDataset)):
+        start = math.floor(len(tf.nest.flatten(data)[0]) * (1.0 - split))
+        x, *rest = tf.nest.map_structure(lambda part: part if part is None else part[start:], data)
+    else:
+        return {}
+    batch_size = options.get("validation_batch_size") or batch_size
+    caller = f"{caller}, validation data"
+    x, _ = with_checks((x, *rest), batch_size, pairs, distribution, caller)
+    return {} if given is None else {"validation_data": (x, *rest)}
+
+
+def _with_checks_of_numbers(data, classes, caller):
+    """x of the data: arrays are checked here, data sets while they run."""
     x = data[0]
     if isinstance(x, tf.data.Dataset):
         return x.enumerate().map(
@@ -179,8 +218,7 @@ def warn_about_values(batch, distribution, caller):
             UserWarning,
             stacklevel=3,
         )
-    ranges = [m.data_range for m in distribution.submodules if hasattr(m, "data_range")]
-    low, high = ranges[0] if ranges else (-np.inf, np.inf)
+    low, high = data_range.data_range(distribution)
     least, most, size = np.min(x), np.max(x), high - low
     too_narrow = np.isfinite(size) and most - least < size / 64
     if too_narrow or least < low - size or most > high + size:

@@ -1,5 +1,6 @@
 """Helpers for `tf.distribute`."""
 
+import keras
 import tensorflow as tf
 
 
@@ -13,12 +14,14 @@ def as_rank_1(logs):
     return {k: tf.reshape(v, [1]) for k, v in logs.items()} if is_distributed() else logs
 
 
-def skip_gradient_sum(step, data):
+def skip_gradient_sum(step, data, optimizer):
     """Runs a training step, without a sum of gradients where there is a single replica.
 
-    Keras's optimizers sum in any replica context, and TensorFlow keeps the graph of the sum.
+    Keras's optimizers sum in any replica context, and TensorFlow keeps the graph of the sum. A
+    `LossScaleOptimizer` works in a replica context alone.
     """
-    if tf.distribute.has_strategy():
+    scales_loss = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    if scales_loss or tf.distribute.has_strategy():
         return step(data)
     return tf.distribute.get_replica_context().merge_call(lambda _: step(data))
 

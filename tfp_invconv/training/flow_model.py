@@ -7,12 +7,14 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_invconv._utils import checks, seeds
+from tfp_invconv._utils import checks
 from tfp_invconv._utils.empty_batches import pad_empty_batch
 from tfp_invconv._utils.types import TensorLike
 from tfp_invconv.bijectors import _cache
 from tfp_invconv.training import (
     batches,
+    callbacks,
+    data_range,
     distribute,
     initialization,
     pairs,
@@ -101,7 +103,8 @@ class FlowModel(saving.SavedByBuilder, saving.AtomicSaving, keras.Model):
         self.bits_per_dim = keras.metrics.Mean(name="bits_per_dim")
         self._dimensions = max(1, distribution.event_shape.num_elements())
         self._pairs = pairs.Pairs(distribution, self.name)
-        self._draw = sampling.Sampler(distribution, self._pairs.arguments)
+        self._range_counter = data_range.RangeCounter(distribution)
+        self._draw = sampling.Sampler(distribution, self._pairs)
         self.built = True
 
     def call(self, inputs, training=None):
@@ -147,15 +150,7 @@ class FlowModel(saving.SavedByBuilder, saving.AtomicSaving, keras.Model):
         Warns:
           RuntimeWarning: if samples are not finite; not within a `tf.function`.
         """
-        sampling.check_temperature(temperature, self.distribution, f"{self.name}.sample")
-        shape = sampling.as_shape(sample_shape, f"{self.name}.sample")
-        if condition is not None:
-            batch_rank = shape.shape[0] + self.distribution.batch_shape.rank
-            condition = self._pairs.vectors(condition, batch_rank)
-        samples = self._draw(shape, seeds.stateless_seed(seed), condition, temperature)
-        if tf.executing_eagerly():
-            sampling.warn_if_not_finite(samples, self.distribution, f"{self.name}.sample")
-        return samples
+        return self._draw(sample_shape, condition, seed, temperature, f"{self.name}.sample")
 
     def compile(self, *args, **kwargs):
         """As `keras.Model.compile`; a `loss` is a ValueError, since there is none to choose."""
@@ -184,14 +179,13 @@ class FlowModel(saving.SavedByBuilder, saving.AtomicSaving, keras.Model):
         if isinstance(x, tf.data.Dataset):
             # Keras's default, True, is for arrays; with a data set it only warns.
             kwargs.setdefault("shuffle", False)
-        caller, data = f"{self.name}.fit", (x, y, kwargs.get("sample_weight"))
-        x = batches.with_checks(data, self._pairs.classes, caller)
-        self._pairs.check_targets(x, y)
-        first = batches.first_batch((x, *data[1:]), batch_size or 32, caller)
+        caller, size = f"{self.name}.fit", batch_size or 32
+        data, flow = (x, y, kwargs.get("sample_weight")), (self._pairs, self.distribution)
+        x, first = batches.with_checks(data, size, *flow, caller)
+        kwargs |= batches.validation_with_checks(data, size, kwargs, *flow, caller)
         self._fit_layers(first, caller)
-        batches.warn_about_values(first, self.distribution, caller)
         y = batches.targets(x, y, kwargs)
-        _minimize_bits_per_dim(kwargs.get("callbacks"))
+        callbacks.minimize_bits_per_dim(kwargs.get("callbacks"))
         return super().fit(x, y, batch_size=batch_size, **kwargs)
 
     def train_on_batch(self, x, y=None, sample_weight=None, **kwargs):
@@ -204,26 +198,38 @@ class FlowModel(saving.SavedByBuilder, saving.AtomicSaving, keras.Model):
     def evaluate(self, x=None, y=None, **kwargs):
         """As `keras.Model.evaluate`: the mean loss and bits/dim."""
         self._pairs.check_targets(x, y)
-        return super().evaluate(x, batches.targets(x, y, kwargs), **kwargs)
+        y = batches.targets(x, y, kwargs)
+        if kwargs.get("_use_cached_eval_dataset"):  # It is `fit` that calls, and has warned.
+            return super().evaluate(x, y, **kwargs)
+        with self._range_counter.warn(f"{self.name}.evaluate"):
+            return super().evaluate(x, y, **kwargs)
 
     def predict(self, x, batch_size=None, **kwargs):
         """As `keras.Model.predict`: the log-probability of each event, of data or of pairs."""
         if batch_size is not None:
             checks.check_positive_integer(batch_size, "batch_size", f"{self.name}.predict")
-        return super().predict(x, batch_size, **kwargs)
+        with self._range_counter.warn(f"{self.name}.predict"):
+            return super().predict(x, batch_size, **kwargs)
 
     def train_step(self, data):
         """As Keras's; the target is the condition of a conditional distribution."""
-        logs = distribute.skip_gradient_sum(super().train_step, self._pairs.with_condition(data))
+        data = self._pairs.with_condition(data)
+        logs = distribute.skip_gradient_sum(super().train_step, data, self.optimizer)
         return distribute.as_rank_1(logs)
 
     def test_step(self, data):
         """As Keras's, the target being the condition where the distribution takes one."""
-        return distribute.as_rank_1(super().test_step(self._pairs.with_condition(data)))
+        data = self._pairs.with_condition(data)
+        logs = super().test_step(data)
+        self._range_counter.update(data[0])
+        return distribute.as_rank_1(logs)
 
     def predict_step(self, data):
         """As Keras's, the target being the condition where the distribution takes one."""
-        return super().predict_step(self._pairs.with_condition(data))
+        data = self._pairs.with_condition(data)
+        log_prob = super().predict_step(data)
+        self._range_counter.update(data[0])
+        return log_prob
 
     def initialize(self, x: TensorLike) -> None:
         """Fits to a batch every layer that waits for data: an ActNorm at the identity.
@@ -289,10 +295,3 @@ class FlowModel(saving.SavedByBuilder, saving.AtomicSaving, keras.Model):
 
 def _weighted(log_prob, sample_weight):
     return log_prob if sample_weight is None else log_prob * tf.cast(sample_weight, log_prob.dtype)
-
-
-def _minimize_bits_per_dim(callbacks):
-    """Sets the direction of callbacks that monitor bits/dim: Keras knows its own metrics alone."""
-    for callback in tf.nest.flatten(callbacks):
-        if getattr(callback, "monitor", None) in ("bits_per_dim", "val_bits_per_dim"):
-            callback.mode = "min" if callback.mode == "auto" else callback.mode

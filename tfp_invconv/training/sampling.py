@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_invconv._utils import checks
+from tfp_invconv._utils import checks, seeds
 from tfp_invconv._utils.empty_batches import pad_empty_batch
 from tfp_invconv.bijectors import _cache, _conditions
 
@@ -17,14 +17,26 @@ tfd = tfp.distributions
 class Sampler:
     """Draws so many samples as an array says, each with its own condition."""
 
-    def __init__(self, distribution, arguments_of):
-        self._distribution, self._arguments_of = distribution, arguments_of
+    def __init__(self, distribution, pairs):
+        self._distribution, self._pairs = distribution, pairs
         # Not `distribution.sample`: a number or shape of Python's would be traced anew each time.
         self._draw = tf.function(self._samples, reduce_retracing=True)
         self._draw_at = tf.function(self._samples_at, reduce_retracing=True)
 
-    def __call__(self, shape, seed, condition, temperature):
-        """Samples `shape + batch_shape + event_shape`, the condition's batch like their first."""
+    def __call__(self, sample_shape, condition, seed, temperature, caller):
+        """See `FlowModel.sample`."""
+        distribution = self._distribution
+        check_temperature(temperature, distribution, caller)
+        shape = as_shape(sample_shape, caller)
+        if condition is not None:
+            batch_rank = shape.shape[0] + distribution.batch_shape.rank
+            condition = self._pairs.vectors(condition, batch_rank)
+        samples = self._samples_of_shape(shape, seeds.stateless_seed(seed), condition, temperature)
+        if tf.executing_eagerly():
+            warn_if_not_finite(samples, distribution, caller)
+        return samples
+
+    def _samples_of_shape(self, shape, seed, condition, temperature):
         distribution = self._distribution
         count, batch_shape = tf.reduce_prod(shape), distribution.batch_shape_tensor()
         if condition is not None:
@@ -41,14 +53,14 @@ class Sampler:
         return tf.reshape(samples[:count], tf.concat([shape, tf.shape(samples)[1:]], 0))
 
     def _samples(self, count, seed, condition):
-        return _sample(self._distribution, count, seed, self._arguments_of(condition))
+        return _sample(self._distribution, count, seed, self._pairs.arguments(condition))
 
     def _samples_at(self, count, seed, condition, temperature):
         base = self._distribution.distribution
         scaling = [tfb.Shift(base.mean()), tfb.Scale(temperature), tfb.Shift(-base.mean())]
         tempered = tfd.TransformedDistribution(base, tfb.Chain(scaling))
         flow = tfd.TransformedDistribution(tempered, self._distribution.bijector)
-        return _sample(flow, count, seed, self._arguments_of(condition))
+        return _sample(flow, count, seed, self._pairs.arguments(condition))
 
 
 def _sample(distribution, count, seed, kwargs):
@@ -108,5 +120,5 @@ def warn_if_not_finite(samples, distribution, caller):
             f"{caller}: {bad} of {int(tf.size(finite))} samples are not finite. Is the learning "
             "rate too high? tic.condition_report shows which layer does it.",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )

@@ -1,0 +1,47 @@
+"""The range of values that a flow is made for, and data outside it."""
+
+import contextlib
+import math
+import warnings
+
+import keras
+import tensorflow as tf
+
+
+def data_range(distribution):
+    """The (lowest, highest) value that a layer such as `PixelScaling` declares, or infinities."""
+    ranges = [m.data_range for m in distribution.submodules if hasattr(m, "data_range")]
+    return ranges[0] if ranges else (-math.inf, math.inf)
+
+
+class RangeCounter:
+    """Counts the events that have a value outside a flow's range, batch by batch."""
+
+    def __init__(self, distribution):
+        self._low, self._high = data_range(distribution)
+        self._share = keras.metrics.Mean(dtype="float32")
+
+    def update(self, inputs):
+        """Counts those of a batch of x, or of pairs (x, condition)."""
+        if math.isfinite(self._low):
+            x = tf.nest.flatten(inputs)[0]
+            is_outside = (x < self._low) | (x > self._high)
+            self._share.update_state(tf.reduce_any(is_outside, tf.range(1, tf.rank(x))))
+
+    @contextlib.contextmanager
+    def warn(self, caller):
+        """Counts from zero, and warns at the end if there were any.
+
+        Warns:
+          UserWarning: with their number.
+        """
+        self._share.reset_state()
+        yield
+        outside, count = int(self._share.total), int(self._share.count)
+        if outside:
+            warnings.warn(
+                f"{caller}: {outside} of {count} events have values outside the range of the "
+                f"flow, {self._low:g} to {self._high:g}, where it has seen no data.",
+                UserWarning,
+                stacklevel=4,
+            )
