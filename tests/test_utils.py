@@ -10,7 +10,7 @@ from tfp_invconv._utils import files, seeds
 def test_two_writers_of_one_file_do_not_share_a_temporary_one(tmp_path):
     path = tmp_path / "weights.h5"
     with files.atomic_write(path) as first, files.atomic_write(path) as second:
-        assert first != second and {first.endswith(path.name), second.endswith(path.name)} == {True}
+        assert first != second and first.endswith(path.name) and second.endswith(path.name)
         for i, name in enumerate((first, second)):
             with open(name, "w") as file:
                 file.write(str(i))

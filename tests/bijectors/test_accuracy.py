@@ -229,3 +229,13 @@ def test_scales_of_channels_are_no_growth(log_scale):
     x = noise(1, 8, 8, 2, dtype=tf.float32)
     assert not is_refused(layer, "autoregressive_conv", x)
     assert round_trip_error(layer, x) < 1e-5
+
+
+def test_validate_args_looks_at_height_and_width_apart():
+    """A sum of three rows has no third harmonic."""
+    rows = np.zeros([3, 3, 1, 1])
+    rows[:, 1] = 1.0
+    conv = tic.PeriodicConv(rows, validate_args=True)
+    assert np.all(np.isfinite(conv.inverse(noise(5, 6, 1, dtype=tf.float64))))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="periodic_conv: .* is singular"):
+        conv.inverse(noise(6, 5, 1, dtype=tf.float64))

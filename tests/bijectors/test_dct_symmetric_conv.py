@@ -154,6 +154,7 @@ def test_a_response_that_is_not_positive():
         (lambda: DCTSymmetricConv.trainable([4, 4, 1], axes=()), "`axes` must be different"),
         (lambda: DCTSymmetricConv.from_kernel([1.0, 0.1, 0.1], [2]), r"no larger than .* \(2,\)"),
         (lambda: DCTSymmetricConv.from_kernel(np.ones([2, 2, 2]), [4, 4, 3]), r"\[..., h, w, C\]"),
+        (lambda: DCTSymmetricConv.from_kernel(np.ones([2, 5, 1]), [4, 4, 1]), "no larger than"),
     ],
 )
 def test_bad_parameters(make, words):

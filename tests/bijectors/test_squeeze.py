@@ -32,8 +32,9 @@ def test_squeeze_of_an_odd_image():
     words = r"squeeze: height and width must be multiples of block_size = 2.*\(5, 4, 1\)"
     with pytest.raises(ValueError, match=words):
         tic.Squeeze().inverse(tf.zeros([5, 4, 1]))
-    with pytest.raises(ValueError, match="channels must be a multiple of block_size.2 = 4"):
-        tic.Squeeze().forward(tf.zeros([4, 4, 3]))
+    for channels in (3, 6):
+        with pytest.raises(ValueError, match="channels must be a multiple of block_size.2 = 4"):
+            tic.Squeeze().forward(tf.zeros([4, 4, channels]))
     with pytest.raises(ValueError, match="height and width"):
         tic.Squeeze.trainable([5, 4, 1])
 
@@ -46,3 +47,14 @@ def test_partial_channels_transforms_only_the_first():
         layer.inverse(tf.ones([4, 4, 0]))
     with pytest.raises(ValueError, match="must keep height and width"):
         tic.PartialChannels(tic.Squeeze(), 1).inverse(tf.ones([4, 4, 3]))
+
+
+def test_partial_channels_have_the_log_det_of_their_own_input():
+    gate, x = tic.SLogGate(0.0), tf.random.stateless_normal([2, 4, 4, 3], [0, 0])
+    layer = tic.PartialChannels(gate, 2)
+    for direction in ("inverse", "forward"):
+        method = f"{direction}_log_det_jacobian"
+        expected = getattr(gate, method)(x[..., :2], 3)
+        np.testing.assert_allclose(getattr(layer, method)(x, 3), expected, rtol=1e-6)
+        getattr(layer, direction)(x)
+        np.testing.assert_allclose(getattr(layer, method)(x, 3), expected, rtol=1e-6)

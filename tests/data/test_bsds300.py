@@ -63,7 +63,9 @@ def test_patches_follow_the_recipe(tmp_path, small_bsds):
         # Each is one patch and noise in [0, 1), and every place in every image occurs.
         assert ((spread < 1).sum(axis=1) == 1).all()
         assert (spread < 1).any(axis=0).all()
-        noise = pixels - patches[np.argmin(spread, axis=1)]
+        chosen = np.argmin(spread, axis=1)
+        assert (chosen[1:] // 4 == chosen[:-1] // 4).any()  # not the images in turn
+        noise = pixels - patches[chosen]
         np.testing.assert_allclose(noise.var(axis=1).mean(), 63 / 64 / 12, rtol=0.05)
 
 
@@ -98,6 +100,15 @@ def test_wrong_archive(tmp_path):
     builder = tfds.builder("bsds300_patches", data_dir=tmp_path)
     with pytest.raises(ValueError, match="images.tgz is no whole archive"):
         builder.download_and_prepare()
+
+
+def test_every_place_of_an_oblong_image_occurs():
+    image = np.random.default_rng(0).integers(0, 256, size=[8, 13], dtype=np.uint8)
+    vectors = bsds300_patches._vectors([image], 200, seed=0)
+    windows = np.lib.stride_tricks.sliding_window_view(image, (8, 8)).reshape(-1, 64) / 256
+    windows = (windows - windows.mean(1, keepdims=True))[:, :63]
+    places = np.argmin(np.abs(vectors[:, np.newaxis] - windows).max(-1), axis=1)
+    assert set(places) == set(range(6))
 
 
 def test_density_is_in_units_of_the_vectors():

@@ -43,7 +43,9 @@ def miniboone():
 def gas():
     """Each second of 16 sensors repeats the one before it, so that one goes."""
     rng = np.random.default_rng(0)
-    sensors = rng.normal(3, 2, size=[NUM_ROWS, 8]).repeat(2, axis=1)
+    sensors = rng.normal(3, 2, size=[NUM_ROWS, 8])
+    sensors[:, 1] += 3.0 * sensors[:, 0]  # correlated, but by less than 0.98
+    sensors = sensors.repeat(2, axis=1)
     sensors[:, 1::2] += 0.01 * rng.normal(size=[NUM_ROWS, 8])
     frame = pandas.DataFrame({"Time": rng.normal(size=NUM_ROWS), "Meth": 0.0, "Eth": 1.0})
     for index, sensor in enumerate(sensors.T):
@@ -100,6 +102,7 @@ def test_published_preparation(tmp_path, recipe, sizes):
     parts = stored(recipe.__name__, tmp_path)
     assert [len(part) for part in parts] == sizes
     np.testing.assert_allclose(np.concatenate(parts), expected, rtol=1e-5, atol=1e-5)
+    assert [len(part) for part in maf._last_tenths(np.zeros([19, 1]))] == [17, 1, 1]
 
 
 def test_archive_is_downloaded_once_for_all_and_checked(tmp_path, monkeypatch):

@@ -1,6 +1,11 @@
 """The Caltech 101 silhouettes and binarised MNIST."""
 
+import contextlib
 import hashlib
+import io
+import types
+import urllib.request
+import urllib.response
 
 import numpy as np
 import pytest
@@ -9,7 +14,7 @@ from helpers import put
 tfds = pytest.importorskip("tensorflow_datasets")
 scipy_io = pytest.importorskip("scipy.io")
 
-from tfp_invconv.data import caltech101_silhouettes, load_images  # noqa: E402
+from tfp_invconv.data import _builders, caltech101_silhouettes, load_images  # noqa: E402
 
 
 def test_silhouettes(tmp_path, monkeypatch):
@@ -69,3 +74,28 @@ def test_binarised_mnist_names_its_files_where_there_is_no_network(tmp_path, mon
     for part in ("train", "valid", "test"):
         name = f"binarized_mnist_{part}.amat"
         assert f"/{name} as {tmp_path / 'downloads' / 'manual' / name}" in str(caught.value)
+
+
+def test_a_file_by_hand_goes_before_an_earlier_download(tmp_path):
+    """Both of several blocks, whose checksum is that of the whole."""
+    content = np.random.default_rng(0).bytes(3 * 2**20)
+    put(tmp_path, {"manual/a.mat": content, "tfp_invconv/a.mat": content[::-1]})
+    manager = types.SimpleNamespace(manual_dir=tmp_path / "manual", download_dir=tmp_path)
+    checksum = hashlib.md5(content).hexdigest()
+    found = _builders.fetch(manager, "file:///none/a.mat", checksum)
+    assert found == tmp_path / "manual" / "a.mat"
+    found.unlink()
+    with pytest.raises(ValueError, match="tfp_invconv/a.mat is not the published file: its MD5"):
+        _builders.fetch(manager, "file:///none/a.mat", checksum)
+
+
+def test_a_download_that_ends_early_is_an_error(tmp_path, monkeypatch):
+    def urlopen(url, timeout):
+        response = urllib.response.addinfourl(io.BytesIO(b"half"), {"Content-Length": "8"}, url)
+        return contextlib.closing(response)
+
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    manager = types.SimpleNamespace(manual_dir=tmp_path / "manual", download_dir=tmp_path)
+    with pytest.raises(OSError, match="the connection ended after 4 of 8 bytes"):
+        _builders.fetch(manager, "https://none/a.mat")
+    assert list((tmp_path / "tfp_invconv").iterdir()) == []

@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 pytest.importorskip("tensorflow_datasets")
 
 import tfp_invconv as tic  # noqa: E402
 from tfp_invconv.data import _builders, load_vectors  # noqa: E402
+
+tfb, tfd = tfp.bijectors, tfp.distributions
 
 
 class FigureVectors(_builders.VectorBuilder):
@@ -74,6 +77,25 @@ def test_figures_of_densities(example, run_example, tmp_path):
     np.testing.assert_allclose(best, min(losses), rtol=1e-4)
     assert results["epochs_done"] == len(losses) == np.argmin(losses) + 1 + 1 < 40
     assert abs(losses[-1] - min(losses)) > 1e-2
+
+
+def test_figures_of_image_flows(example, tmp_path, capsys):
+    """Of one whose samples are known, some of them far out for the digits' 17 grey levels."""
+    base = tfd.Sample(tfd.Normal(0.0, 20.0), [4, 4, 1])
+    model = tic.FlowModel(tfd.TransformedDistribution(base, tfb.Shift(tf.Variable(8.0))))
+    model.compile()
+    x = 17.0 * tf.random.stateless_uniform([250, 4, 4, 1], [0, 0])
+    x = tf.linspace(0.5, 1.0, 250)[:, None, None, None] * x  # unlike batches
+    batches = tf.data.Dataset.from_tensor_slices(x).batch(100)
+    found = example("train_image_flow").evaluate(model, batches, 3, tmp_path)
+    bits = -np.mean(model.distribution.log_prob(x)) / (16 * np.log(2))
+    np.testing.assert_allclose(found["test_bits_per_dim"], bits, rtol=1e-5)
+    samples = np.concatenate([model.sample(100, seed=3000 + i) for i in range(20)])
+    far_out = np.sum(np.any(np.abs(samples) > 3 * 17, (1, 2, 3)))
+    assert (found["samples"], found["samples_not_finite"]) == (2000, 0)
+    assert found["samples_far_out"] == far_out and 0 < far_out < 2000
+    assert found["reconstruction_error"] < 1e-4 and found["sampling_seconds"] > 0
+    assert f"of 2,000 samples 0 are not finite and {far_out} far out" in capsys.readouterr().out
 
 
 def test_figures_of_autoencoders(example):

@@ -20,7 +20,7 @@ def test_networks_see_the_asinh(make, shape, condition_size):
     x = rng.normal(size=[5, *shape])
 
     def output(scale):
-        condition = () if condition_size is None else (scale * np.ones([5, 2]),)
+        condition = () if condition_size is None else (scale * np.full([5, 2], 0.1),)
         inputs = [np.sinh(scale * x), *condition]
         return network(inputs if condition else inputs[0])
 

@@ -73,6 +73,7 @@ def test_latent_quantiles(axes):
     normal, found = axes.lines[1].get_data()
     middle = abs(normal) < 2
     np.testing.assert_allclose(found[middle], 1.0 + 2.0 * normal[middle], atol=0.1)
+    np.testing.assert_allclose(normal, -normal[::-1], atol=1e-4)
     np.testing.assert_allclose(*axes.lines[0].get_data())
     with pytest.raises(ValueError, match="must be finite"):
         plots.latent_quantiles([0.0, np.nan], axes)
