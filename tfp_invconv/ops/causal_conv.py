@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_invconv.ops.own_gradient import with_gradient
+from tfp_invconv.ops.sizes import sizes
 
 CORNERS = ("top_left", "top_right", "bottom_left", "bottom_right")
 
@@ -65,11 +66,9 @@ def causal_conv(x, kernel, corner):
         return _shared_conv(x, kernel, corner)
     x = broadcast_batch(x, kernel)
     size, channels = kernel.shape[-4], kernel.shape[-1]
-    matrix_shape = tf.concat([tf.shape(kernel)[:-4], [size**2 * channels, channels]], 0)
+    matrix_shape = [*sizes(kernel)[:-4], size**2 * channels, channels]
     matrix = tf.reshape(_from_top_left(kernel, corner), matrix_shape)
-    z = tf.reshape(tf.matmul(_patches(x, size, corner), matrix), tf.shape(x))
-    z.set_shape(x.shape)
-    return z
+    return tf.reshape(tf.matmul(_patches(x, size, corner), matrix), sizes(x))
 
 
 def filter_gradient(x, upstream, kernel, corner):
@@ -86,10 +85,10 @@ def filter_gradient(x, upstream, kernel, corner):
     """
     size, channels = kernel.shape[-4], kernel.shape[-1]
     if kernel.shape.rank > 4:
-        upstream = tf.reshape(upstream, tf.concat([tf.shape(x)[:-3], [-1, channels]], 0))
+        upstream = tf.reshape(upstream, [*sizes(x)[:-3], -1, channels])
         gradient = tf.matmul(_patches(x, size, corner), upstream, transpose_a=True)
         axes = tf.raw_ops.BroadcastGradientArgs(s0=tf.shape(kernel)[:-4], s1=tf.shape(x)[:-3]).r0
-        gradient = tf.reshape(tf.reduce_sum(gradient, axes), tf.shape(kernel))
+        gradient = tf.reshape(tf.reduce_sum(gradient, axes), sizes(kernel))
         gradient.set_shape(kernel.shape)
         return _from_top_left(gradient, corner)
     images, upstream = _images(x), _images(upstream)
@@ -107,11 +106,10 @@ def filter_gradient(x, upstream, kernel, corner):
 
 def _patches(x, size, corner):
     """Gathers the pixels each output sees: `[..., H W, m m C]`, ordered as `_from_top_left`."""
-    height, width = tf.shape(x)[-3], tf.shape(x)[-2]
+    *batch, height, width, channels = sizes(x)
     x = tf.pad(x, pad_near(x, corner, size - 1, size - 1))
     taps = [x[..., a : a + height, b : b + width, :] for a in range(size) for b in range(size)]
-    shape = tf.concat([tf.shape(x)[:-3], [-1, size**2 * x.shape[-1]]], 0)
-    return tf.reshape(tf.concat(taps, -1), shape)
+    return tf.reshape(tf.concat(taps, -1), [*batch, -1, size**2 * channels])
 
 
 def _shared_conv(x, kernel, corner):
@@ -122,7 +120,7 @@ def _shared_conv(x, kernel, corner):
         images = _images(x)
         paddings = pad_near(images, corner, size - 1, size - 1)
         z = tf.nn.conv2d(images, _from_top_left(kernel, corner), 1, paddings)
-        return tf.reshape(z, tf.shape(x))
+        return tf.reshape(z, sizes(x))
 
     def gradient(_, upstream):
         opposite = CORNERS[-1 - CORNERS.index(corner)]
@@ -136,7 +134,7 @@ def _shared_conv(x, kernel, corner):
 
 def _images(x):
     """Flattens the batch to one dimension."""
-    return tf.reshape(x, tf.concat([[-1], tf.shape(x)[-3:]], 0))
+    return tf.reshape(x, [-1, *sizes(x)[-3:]])
 
 
 def _from_top_left(kernel, corner):
@@ -160,10 +158,12 @@ def broadcast_batch(x, kernel):
     """Broadcasts the batch of the images `x` to include that of `kernel`."""
     if kernel.shape.rank == 4:
         return x
+    shape = tf.broadcast_static_shape(x.shape[:-3], kernel.shape[:-4]) + x.shape[-3:]
+    if shape.is_fully_defined():
+        return tf.broadcast_to(x, shape)
     batch = tf.broadcast_dynamic_shape(tf.shape(x)[:-3], tf.shape(kernel)[:-4])
-    static = tf.broadcast_static_shape(x.shape[:-3], kernel.shape[:-4])
     images = tf.broadcast_to(x, tf.concat([batch, tf.shape(x)[-3:]], 0))
-    images.set_shape(static + x.shape[-3:])
+    images.set_shape(shape)
     return images
 
 
@@ -177,20 +177,20 @@ def dilated(function, x, kernel, corner, dilation):
     d = dilation
     x = broadcast_batch(x, kernel)
     shape = x.shape
-    batch, (height, width), channels = tf.shape(x)[:-3], tf.unstack(tf.shape(x)[-3:-1]), x.shape[-1]
+    *batch, height, width, channels = sizes(x)
     rows, columns = -(-height // d), -(-width // d)
     extra_rows, extra_columns = rows * d - height, columns * d - width
     # Pad the far side, where no real pixel sees the zeros.
     far = CORNERS[-1 - CORNERS.index(corner)]
     x = tf.pad(x, pad_near(x, far, extra_rows, extra_columns))
-    x = tf.reshape(x, tf.concat([batch, [rows, d, columns, d, channels]], 0))
+    x = tf.reshape(x, [*batch, rows, d, columns, d, channels])
     r = x.shape.rank
     phases_first = [*range(r - 5), r - 4, r - 2, r - 5, r - 3, r - 1]
     if kernel.shape.rank > 4:
         kernel = kernel[..., tf.newaxis, tf.newaxis, :, :, :, :]
     x = function(tf.transpose(x, phases_first), kernel, corner)
     x = tf.transpose(x, np.argsort(phases_first))
-    x = tf.reshape(x, tf.concat([tf.shape(x)[:-5], [rows * d, columns * d, channels]], 0))
+    x = tf.reshape(x, [*sizes(x)[:-5], rows * d, columns * d, channels])
     top = extra_rows if is_bottom(corner) else 0
     left = extra_columns if is_right(corner) else 0
     x = x[..., top : top + height, left : left + width, :]

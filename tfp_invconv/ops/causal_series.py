@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_invconv.ops.causal_conv import is_bottom, is_right
+from tfp_invconv.ops.sizes import sizes
 
 
 def block_matrices(kernel, width, one_block, corner):
@@ -37,9 +38,8 @@ def block_matrices(kernel, width, one_block, corner):
 
 def _side_by_side(taps):
     """Returns the series of taps `[..., n, C, C]`."""
-    terms, channels = taps.shape[-3:-1]
-    shape = tf.concat([tf.shape(taps)[:-3], [channels, terms * channels]], 0)
-    return tf.reshape(tf.einsum("...ncd->...cnd", taps), shape)
+    *batch, terms, channels, _ = sizes(taps)
+    return tf.reshape(tf.einsum("...ncd->...cnd", taps), [*batch, channels, terms * channels])
 
 
 def _series_inverse(taps, terms, lower):
@@ -47,13 +47,12 @@ def _series_inverse(taps, terms, lower):
 
     `taps` is `[..., m, C, C]`, and `taps[..., 0, :, :]` triangular, lower or upper.
     """
-    (size, channels), batch = taps.shape[-3:-1], tf.shape(taps)[:-3]
+    *batch, size, channels, _ = sizes(taps)
     eye = tf.eye(channels, batch_shape=batch, dtype=taps.dtype)
     first = tf.linalg.triangular_solve(taps[..., 0, :, :], eye, lower=lower)
     # Make the first coefficient the identity: the Toeplitz matrix is then unit upper triangular.
-    stack = tf.concat([batch, [(size - 1) * channels, channels]], 0)
-    rest = tf.matmul(tf.reshape(taps[..., 1:, :, :], stack), first)
-    rest = tf.reshape(rest, tf.concat([batch, [size - 1, channels, channels]], 0))
+    rest = tf.reshape(taps[..., 1:, :, :], [*batch, (size - 1) * channels, channels])
+    rest = tf.reshape(tf.matmul(rest, first), [*batch, size - 1, channels, channels])
     unit = tf.concat([eye, _side_by_side(rest)], -1)
     top = tf.eye(terms * channels, channels, batch_shape=batch, dtype=taps.dtype)
     matrix = _toeplitz(unit, terms, terms)
@@ -74,7 +73,7 @@ def _toeplitz(series, rows, columns, first=0, reverse=False):
     # Row c of coefficient n is the n-th piece of row c of the series; zeros follow the last piece.
     index = index[:, np.newaxis] + (terms + 1) * np.arange(channels)[:, np.newaxis]
     pieces = tf.pad(series, [[0, 0]] * (series.shape.rank - 1) + [[0, channels]])
-    batch = tf.shape(series)[:-2]
-    pieces = tf.reshape(pieces, tf.concat([batch, [channels * (terms + 1), channels]], 0))
+    batch = sizes(series)[:-2]
+    pieces = tf.reshape(pieces, [*batch, channels * (terms + 1), channels])
     blocks = tf.gather(pieces, index, axis=series.shape.rank - 2)
-    return tf.reshape(blocks, tf.concat([batch, [rows * channels, columns * channels]], 0))
+    return tf.reshape(blocks, [*batch, rows * channels, columns * channels])

@@ -13,9 +13,12 @@ row i, because earlier steps have solved everything that it depends on.
 Kernels with a badly conditioned inverse are solved in float64: see `_solve_with_fallback`.
 """
 
+import math
+
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.eager import record
+from tensorflow_probability.python.internal import prefer_static as ps
 
 from tfp_invconv.ops.causal_conv import (
     CORNERS,
@@ -27,6 +30,7 @@ from tfp_invconv.ops.causal_conv import (
 )
 from tfp_invconv.ops.causal_series import block_matrices
 from tfp_invconv.ops.own_gradient import with_gradient
+from tfp_invconv.ops.sizes import sizes
 
 # Sizes count columns times channels. Rows up to the first size are solved whole, wider ones in
 # blocks of about the second.
@@ -83,7 +87,7 @@ def error_growth(kernel, height, width, corner):
     kernel = tf.cast(kernel, tf.float64)
     # The scale of a channel of z loses no digits; divide by it so that nothing overflows.
     kernel /= _column_sizes(kernel)[..., tf.newaxis, tf.newaxis, tf.newaxis, :]
-    shape = tf.concat([tf.shape(kernel)[:-4], [height, width, kernel.shape[-1]]], 0)
+    shape = [*sizes(kernel)[:-4], height, width, kernel.shape[-1]]
     return _error_growth_of_probes(_solve(_probes(shape, kernel.dtype), kernel, corner), kernel)
 
 
@@ -94,8 +98,8 @@ def _solve_with_fallback(z, kernel, corner):
     """
     if z.dtype != tf.float32:
         return _solve(z, kernel, corner)
-    inner = tf.shape(z)[-(kernel.shape.rank - 1) :]  # the kernels' batch, then the event
-    images = tf.reshape(z, tf.concat([[-1], inner], 0))
+    inner = sizes(z)[-(kernel.shape.rank - 1) :]  # the kernels' batch, then the event
+    images = tf.reshape(z, [-1, *inner])
     x = _solve(tf.concat([images, _probes(inner, z.dtype)], 0), kernel, corner)
 
     def again():
@@ -106,7 +110,7 @@ def _solve_with_fallback(z, kernel, corner):
     is_small = tf.reduce_all(_error_growth_of_probes(x[-2:], kernel) < _LARGEST_GROWTH)
     # Stop recording: nested tapes would build all derivatives of the cond at once.
     with record.stop_recording():
-        return tf.cond(is_small, lambda: tf.reshape(x[:-2], tf.shape(z)), again)
+        return tf.cond(is_small, lambda: tf.reshape(x[:-2], sizes(z)), again)
 
 
 def _probes(shape, dtype):
@@ -135,16 +139,12 @@ def _column_sizes(kernel):
 def _solve(z, kernel, corner):
     channels = kernel.shape[-1]
     width, one_block = _block_width(z.shape[-2], kernel)
-    batch, sizes = tf.shape(z)[:-3], tf.unstack(tf.shape(z)[-3:-1])
-    # Use ints for the sizes that are known.
-    rows, columns = (size or sizes[i] for i, size in enumerate(z.shape[-3:-1]))
+    *batch, rows, columns, _ = sizes(z)
     blocks = -(-columns // width)
     inverse, couple = block_matrices(kernel, width, one_block, corner)
 
     # Images that share a kernel form one batch; otherwise keep the batch of the kernels.
-    lead = (
-        [tf.reduce_prod(batch)] if kernel.shape.rank == 4 else tf.unstack(batch, z.shape.rank - 3)
-    )
+    lead = [math.prod(batch)] if kernel.shape.rank == 4 else batch
     n = len(lead)
     extra = blocks * width - columns
     if not isinstance(extra, int) or extra > 0:
@@ -156,7 +156,7 @@ def _solve(z, kernel, corner):
         x = tf.transpose(x, [*range(1, n + 1), 0, n + 1, n + 2])
         if not one_block:
             x = tf.gather(tf.reshape(x, [*lead, -1, width * channels]), unschedule, axis=n)
-    x = tf.reshape(x, tf.concat([batch, [rows, blocks * width, channels]], 0))
+    x = tf.reshape(x, [*batch, rows, blocks * width, channels])
     left = extra if is_right(corner) else 0
     return x[..., left : left + columns, :]
 
@@ -166,7 +166,7 @@ def _times(x, matrix):
     if matrix.shape.rank > 2:
         return tf.matmul(x, matrix)
     product = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), matrix)
-    return tf.reshape(product, tf.concat([tf.shape(x)[:-1], tf.shape(matrix)[1:]], 0))
+    return tf.reshape(product, [*sizes(x)[:-1], matrix.shape[-1]])
 
 
 def _block_width(columns, kernel):
@@ -193,15 +193,15 @@ def _run_wavefront(z, couple, kernel, schedule, started, corner):
       the image, other rows in the order of the steps.
     """
     size, channels = kernel.shape[-4], kernel.shape[-1]
-    steps, slabs_axis = tf.shape(schedule)[0], z.shape.rank - 2
+    steps, slabs_axis = ps.size0(schedule), z.shape.rank - 2
     near = (size - 1) * channels
     seen = slice(None, near) if is_right(corner) else slice(-near, None)
     one_block = started is None
 
     def slabs(s):
         """Returns the slabs to solve, zero for blocks that the wave has not reached."""
-        slab = tf.gather(z, schedule[s], axis=slabs_axis)
-        return slab if one_block else slab * tf.cast(started[s], z.dtype)[:, tf.newaxis]
+        slab = tf.gather(z, tf.gather(schedule, s), axis=slabs_axis)
+        return slab if one_block else slab * tf.cast(tf.gather(started, s), z.dtype)[:, tf.newaxis]
 
     def beside(x):
         """Returns the nearest columns of each block's neighbour, zeros beside the first block."""
@@ -212,7 +212,7 @@ def _run_wavefront(z, couple, kernel, schedule, started, corner):
         for a in range(1, size):
             visible += [earlier[a - 1]] if one_block else [earlier[a - 1], beside(earlier[a])]
         new = slabs(s) - _times(tf.concat(visible, -1), couple)
-        return s + 1, [new, *earlier[:-1]], x.write(schedule[s, 0] if one_block else s, new)
+        return s + 1, [new, *earlier[:-1]], x.write(tf.gather(schedule[:, 0], s) if one_block else s, new)
 
     nothing = tf.zeros_like(slabs(0))
     earlier = [nothing] * (size - 1 if one_block else size)
@@ -231,14 +231,14 @@ def _schedules(rows, blocks, corner):
     reached the block by then (results after its last row are ignored); and the way back,
     `[rows * blocks]`.
     """
-    row, block = tf.range(rows), tf.range(blocks)
-    due = tf.range(rows + blocks - 1)[:, tf.newaxis] - block
-    started, due = due >= 0, tf.clip_by_value(due, 0, rows - 1)
+    row, block = ps.range(rows), ps.range(blocks)
+    due = ps.range(rows + blocks - 1)[:, tf.newaxis] - block
+    started, due = due >= 0, ps.minimum(ps.maximum(due, 0), rows - 1)
     if is_bottom(corner):
         row, due = rows - 1 - row, rows - 1 - due
     if is_right(corner):
         block = blocks - 1 - block
     # Reversed rows and blocks, read backwards, are in image order again.
-    turn = tf.range(blocks) if not is_right(corner) else blocks - 1 - tf.range(blocks)
+    turn = ps.range(blocks) if not is_right(corner) else blocks - 1 - ps.range(blocks)
     unschedule = (row[:, tf.newaxis] + turn) * blocks + turn
-    return due * blocks + block, started, tf.reshape(unschedule, [-1])
+    return due * blocks + block, started, ps.reshape(unschedule, [-1])

@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from tfp_invconv.ops.causal_conv import broadcast_batch
 from tfp_invconv.ops.own_gradient import with_gradient
+from tfp_invconv.ops.sizes import sizes
 
 # An FFT has to transpose the channels twice, which up to this side costs more than the product with
 # a matrix (twice as much at 8 and 16, as much at 64, 0.7 times as much at 128).
@@ -40,7 +41,7 @@ def circular_conv(x, kernel):
     x = broadcast_batch(x, kernel)
     if kernel.shape.rank == 4 and _is_small(kernel.shape[0], *x.shape[-3:-1]):
         return _padded_conv(x, kernel)
-    return multiply_frequencies(x, frequency_responses(kernel, *_size(x)))
+    return multiply_frequencies(x, frequency_responses(kernel, *sizes(x)[-3:-1]))
 
 
 def circular_solve(z, kernel):
@@ -54,13 +55,13 @@ def circular_solve(z, kernel):
       `[..., H, W, C]`.
     """
     z = broadcast_batch(z, kernel)
-    return multiply_frequencies(z, _inverse(frequency_responses(kernel, *_size(z))))
+    return multiply_frequencies(z, _inverse(frequency_responses(kernel, *sizes(z)[-3:-1])))
 
 
 def circular_log_abs_det(kernel, height, width):
     """Returns log |det| on H x W images: `[...]` for a kernel `[..., k, k, C, C]`."""
     logs = _log_abs_det(frequency_responses(kernel, height, width))
-    logs = tf.reshape(logs, tf.concat([tf.shape(logs)[:-1], [height // 2 + 1, width]], 0))
+    logs = tf.reshape(logs, [*sizes(logs)[:-1], height // 2 + 1, width])
     return tf.reduce_sum(_multiplicity(height, logs.dtype) * tf.reduce_sum(logs, -1), -1)
 
 
@@ -74,10 +75,6 @@ def circular_is_singular(kernel, height, width):
     return ~(smallest > rounding * largest)
 
 
-def _size(x):
-    return tf.shape(x)[-3], tf.shape(x)[-2]
-
-
 def _is_small(size, height, width):
     """Whether a plain convolution is faster than a product of Fourier transforms."""
     # Fitted to timings on a CPU: k^2 taps against the H + W terms of a transform, for each number.
@@ -87,34 +84,32 @@ def _is_small(size, height, width):
 def _padded_conv(x, kernel):
     size = kernel.shape[0]
     before, after = size // 2, (size - 1) // 2
-    images = tf.reshape(x, tf.concat([[-1], tf.shape(x)[-3:]], 0))
+    images = tf.reshape(x, [-1, *sizes(x)[-3:]])
     for axis in (1, 2):
-        length = tf.shape(images)[axis]
+        length = sizes(images)[axis]
         images = tf.gather(images, tf.range(-before, length + after) % length, axis=axis)
     z = tf.nn.conv2d(images, tf.reverse(kernel, [0, 1]), 1, "VALID")
-    z = tf.reshape(z, tf.shape(x))
-    z.set_shape(x.shape)
-    return z
+    return tf.reshape(z, sizes(x))
 
 
 def multiply_frequencies(x, responses):
     """Multiplies the images `[..., H, W, C]` by a response at each frequency."""
-    (height, width), channels = _size(x), x.shape[-1]
+    *lead, height, width, channels = sizes(x)
     # Images that share a kernel are rows of one matrix; otherwise each image is a matrix.
     shared = responses.shape.rank == 3
-    images = tf.reshape(x, tf.concat([[-1], tf.shape(x)[-3:]], 0)) if shared else x
-    count = tf.shape(images)[0] if shared else 1
+    images, count = x, 1
     if shared:
+        lead, count = [], math.prod(lead)
+        images = tf.reshape(x, [count, height, width, channels])
         images = tf.transpose(images, [1, 2, 0, 3])
-    lead = tf.shape(x)[: 0 if shared else -3]
-    images = tf.reshape(images, tf.concat([lead, [height, width, count * channels]], 0))
+    images = tf.reshape(images, [*lead, height, width, count * channels])
 
     by_fft = max(side or 0 for side in x.shape[-3:-1]) > _LONGEST_MATRIX
     if by_fft:
         spectrum = _fft(images)
     else:
         spectrum = _transform(images, tf.range(height), tf.range(width), height, width)
-    spectrum = tf.reshape(spectrum, tf.concat([lead, [-1, 2, count, channels]], 0))
+    spectrum = tf.reshape(spectrum, [*lead, -1, 2, count, channels])
     a, b = tf.unstack(spectrum, 2, axis=-3)
     c, d = tf.math.real(responses), tf.math.imag(responses)
     product = tf.stack(
@@ -126,22 +121,17 @@ def multiply_frequencies(x, responses):
     if shared:
         images = tf.reshape(images, [height, width, count, channels])
         images = tf.transpose(images, [2, 0, 1, 3])
-    z = tf.reshape(images, tf.shape(x))
-    z.set_shape(x.shape)
-    return z
+    return tf.reshape(images, sizes(x))
 
 
 def frequency_responses(kernel, height, width):
     """Returns the response at each frequency: complex `[..., (H // 2 + 1) W, C, C]`."""
-    size, channels = kernel.shape[-4], kernel.shape[-1]
-    batch = tf.shape(kernel)[:-4]
-    taps = tf.reshape(kernel, tf.concat([batch, [size, size, channels**2]], 0))
+    *batch, size, _, _, channels = sizes(kernel)
+    taps = tf.reshape(kernel, [*batch, size, size, channels**2])
     offsets = tf.range(size) - (size - 1) // 2
     spectrum = _transform(taps, offsets, offsets, height, width)
-    spectrum = tf.reshape(spectrum, tf.concat([batch, [-1, 2, channels, channels]], 0))
-    responses = tf.complex(*tf.unstack(spectrum, 2, axis=-3))
-    responses.set_shape(kernel.shape[:-4] + [None, channels, channels])
-    return responses
+    spectrum = tf.reshape(spectrum, [*batch, -1, 2, channels, channels])
+    return tf.complex(*tf.unstack(spectrum, 2, axis=-3))
 
 
 def _transform(x, rows, columns, height, width):
@@ -158,19 +148,19 @@ def _transform(x, rows, columns, height, width):
       `[..., H // 2 + 1, 2 W, n]`: for each vertical and each horizontal frequency, the real and
       the imaginary part.
     """
-    lead, (h, w, n) = tf.shape(x)[:-3], tf.unstack(tf.shape(x)[-3:])
-    x = tf.reshape(x, tf.concat([lead, [h, w * n]], 0))
+    *lead, h, w, n = sizes(x)
+    x = tf.reshape(x, [*lead, h, w * n])
     x = tf.matmul(_real_to_half(rows, height, x.dtype), x)
-    x = tf.reshape(x, tf.concat([lead, [height // 2 + 1, 2 * w, n]], 0))
+    x = tf.reshape(x, [*lead, height // 2 + 1, 2 * w, n])
     return tf.matmul(_complex_to_full(columns, width, x.dtype), x)
 
 
 def _transform_back(spectrum, lead, height, width):
     """The inverse of `_transform` for whole images, of any shape `[lead..., ...]`."""
     dtype = spectrum.dtype
-    x = tf.reshape(spectrum, tf.concat([lead, [height // 2 + 1, 2 * width, -1]], 0))
+    x = tf.reshape(spectrum, [*lead, height // 2 + 1, 2 * width, -1])
     x = tf.matmul(_complex_to_full(tf.range(width), width, dtype), x, transpose_a=True)
-    x = tf.reshape(x, tf.concat([lead, [2 * (height // 2 + 1), -1]], 0))
+    x = tf.reshape(x, [*lead, 2 * (height // 2 + 1), -1])
     # Weighted by the conjugates that a row stands for, both matrices have orthogonal columns.
     weight = tf.repeat(_multiplicity(height, dtype), 2) / tf.cast(height * width, dtype)
     half = weight[:, tf.newaxis] * _real_to_half(tf.range(height), height, dtype)
@@ -182,13 +172,13 @@ def _fft(x):
     spectrum = tf.signal.rfft2d(tf.einsum("...hwn->...nwh", x))
     spectrum = tf.einsum("...nwh->...hwn", spectrum)
     parts = tf.stack([tf.math.real(spectrum), tf.math.imag(spectrum)], -2)
-    return tf.reshape(parts, tf.concat([tf.shape(parts)[:-3], [-1, tf.shape(x)[-1]]], 0))
+    return tf.reshape(parts, [*sizes(parts)[:-3], -1, sizes(x)[-1]])
 
 
 def _fft_back(spectrum, lead, height, width):
     """`_transform_back` by an FFT."""
-    shape = tf.concat([lead, [height // 2 + 1, width, 2, -1]], 0)
-    real, imaginary = tf.unstack(tf.reshape(spectrum, shape), 2, axis=-2)
+    parts = tf.reshape(spectrum, [*lead, height // 2 + 1, width, 2, -1])
+    real, imaginary = tf.unstack(parts, 2, axis=-2)
     halves = tf.einsum("...hwn->...nwh", tf.complex(real, imaginary))
     return tf.einsum("...nwh->...hwn", tf.signal.irfft2d(halves, [width, height]))
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tfp_invconv.ops.causal_conv import broadcast_batch
 from tfp_invconv.ops.circular_conv import frequency_responses, multiply_frequencies
+from tfp_invconv.ops.sizes import sizes
 
 # A multiple of 3. Including squarings, no other multiple needs fewer products in float32 at norms
 # above 0.3; in float64, 12 or 15 would save at most one.
@@ -36,8 +37,7 @@ def circular_exp_conv(x, kernel):
       `[..., H, W, C]`.
     """
     x = broadcast_batch(x, kernel)
-    height, width = tf.unstack(tf.shape(x)[-3:-1])
-    return multiply_frequencies(x, _exponential(frequency_responses(kernel, height, width)))
+    return multiply_frequencies(x, _exponential(frequency_responses(kernel, *sizes(x)[-3:-1])))
 
 
 def circular_exp_log_det(kernel, height, width):

@@ -22,5 +22,5 @@ def householder_product(reflections):
     inverse = tf.linalg.band_part(gram, 0, -1)
     inverse = tf.linalg.set_diag(inverse, tf.linalg.diag_part(gram) / 2)
     solved = tf.linalg.triangular_solve(inverse, reflections, lower=False)
-    eye = tf.eye(tf.shape(reflections)[-1], dtype=reflections.dtype)
+    eye = tf.eye(reflections.shape[-1], dtype=reflections.dtype)
     return eye - tf.matmul(reflections, solved, transpose_a=True)

@@ -9,9 +9,12 @@ The DCT is its own inverse up to the factor 2 (N - 1). For N = 1 it is the ident
 """
 
 import functools
+import math
 
 import numpy as np
 import tensorflow as tf
+
+from tfp_invconv.ops.sizes import sizes
 
 # The product with a matrix takes 1/2 to 2/3 of the FFT's time for 128 to 512 points (100 and 1000
 # rows, 2 cores, float32), the same time for 1024 points, and several times as long for 2048.
@@ -31,7 +34,7 @@ def dct1(x, axis=-1):
     size, after = x.shape[axis], x.shape.rank + axis + 1
     if size == 1:
         return x
-    columns = tf.reshape(x, [-1, tf.shape(x)[axis], tf.reduce_prod(tf.shape(x)[after:])])
+    columns = tf.reshape(x, [-1, sizes(x)[axis], math.prod(sizes(x)[after:])])
     if size is None or size > _LONGEST_MATRIX:
         rows = tf.signal.dct(tf.linalg.matrix_transpose(columns), type=1)
         y = tf.linalg.matrix_transpose(rows)
@@ -40,9 +43,7 @@ def dct1(x, axis=-1):
     else:
         # Multiply from the left, which needs no transposition.
         y = tf.matmul(tf.constant(_dct1_matrix(size).T, x.dtype), columns)
-    y = tf.reshape(y, tf.shape(x))
-    y.set_shape(x.shape)
-    return y
+    return tf.reshape(y, sizes(x))
 
 
 def symmetric_conv(x, response, axes):
@@ -58,7 +59,7 @@ def symmetric_conv(x, response, axes):
     """
     for axis in axes:
         x = dct1(x, axis)
-    periods = [tf.maximum(2 * (tf.shape(x)[axis] - 1), 1) for axis in axes]
+    periods = [tf.maximum(2 * (sizes(x)[axis] - 1), 1) for axis in axes]
     x = x * (response / tf.cast(tf.reduce_prod(periods), x.dtype))
     for axis in axes:
         x = dct1(x, axis)
