@@ -197,6 +197,12 @@ def test_quad_coupling_needs_three_networks(count):
         tic.QuadCoupling([tf.identity] * count)
 
 
+def test_an_additive_coupling_takes_its_shift_from_the_data():
+    coupling = tic.AdditiveCoupling(tf.identity, event_ndims=1)
+    z = coupling.inverse(tf.constant([[1.0, 2.0, 5.0, 7.0]]))
+    np.testing.assert_array_equal(z, [[1.0, 2.0, 5.0 - 1.0, 7.0 - 2.0]])
+
+
 def test_networks_see_the_data_and_never_the_latents():
     x = tf.constant([[1.0, 2.0, 3.0], [4.0, 5.0, 7.0]])
     sums = [lambda seen: tf.reduce_sum(seen, -1, keepdims=True)] * 2
