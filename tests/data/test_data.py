@@ -477,3 +477,4 @@ def test_dequantize_in_a_pipeline_is_new_at_each_pass():
     data = data.map(tic.data.dequantize)
     first, second = (list(data) for _ in range(2))
     assert np.all(first[0] != first[1]) and np.all(first[0] != second[0])
+    assert np.all(first[0][0] != first[0][1])

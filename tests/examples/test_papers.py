@@ -3,6 +3,8 @@
 import argparse
 import json
 import subprocess
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -62,6 +64,18 @@ def test_curves_of_unlike_lengths_are_drawn_as_far_as_all_go(example, monkeypatc
     curves = {"a": [[[1.0, 5.0], [2.0, 4.0]], [[3.0, 3.0]]], "b": [[]], "c": []}
     example("experiment").picture(curves, "loss")
     np.testing.assert_array_equal(drawn, [[[2.0, 4.0]]])
+
+
+@pytest.mark.slow
+def test_a_strategy_has_as_many_cpus_as_it_is_told(tmp_path):
+    program = "import train_distributed as t; print(t.make_strategy(3).num_replicas_in_sync)"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parents[2] / "examples",
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "3\n", done.stderr
 
 
 def test_what_is_not_finite_is_none_in_the_results(example):
