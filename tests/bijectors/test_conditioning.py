@@ -96,6 +96,8 @@ def test_one_layer_that_takes_a_condition_is_enough():
     coupling = tic.AffineCoupling.trainable([4], condition_size=2, width=4)
     assert tic.ConditionalChain([tfb.Scale(2.0), coupling]).takes_condition
     assert not tic.ConditionalChain([tfb.Scale(2.0)]).takes_condition
+    assert tic.PartialChannels(coupling, 4).takes_condition
+    assert not tic.PartialChannels(tfb.Scale(2.0), 4).takes_condition
 
 
 AS_LABELS = {

@@ -64,6 +64,11 @@ def test_initial_weights_keep_the_variance_and_are_drawn_apart(make, shape):
         np.testing.assert_allclose(kernel.std(), (2 / kernel[..., 0].size) ** 0.5, rtol=0.05)
         draws.append(kernel.reshape([-1, 60])[:60].ravel() / kernel.std())
     assert abs(np.corrcoef(draws)[0, 1]) < 0.1
+    # Each layer sees what a ReLU has left of the one before it, also where a condition is added.
+    inputs = [tf.random.stateless_normal([2, *i.shape[1:]], [0, 0]) for i in network.inputs]
+    for name in ("hidden_2", "outputs"):
+        seen = keras.Model(network.inputs, network.get_layer(name).input)(inputs)
+        assert 0.2 < np.mean(seen == 0.0) < 0.8 and np.all(seen >= 0.0)
 
 
 def test_a_conv_net_sees_five_by_five_pixels():

@@ -24,7 +24,10 @@ class Shifts:
     def bijector_fn(self, outputs):
         return tfb.Shift(self.network(outputs))
 
-    __call__ = bijector_fn
+
+class CallableShifts(Shifts):
+    def __call__(self, outputs):
+        return self.bijector_fn(outputs)
 
 
 class GlobalShifts:
@@ -49,7 +52,7 @@ HIDDEN = {
     ),
     "method": lambda: Shifts().bijector_fn,
     "global in a method": lambda: GlobalShifts().bijector_fn,
-    "object": Shifts,
+    "object": CallableShifts,
     "list in a closure": lambda: (lambda networks: lambda outputs: tfb.Shift(networks[0](outputs)))(
         [Shifts().network]
     ),
