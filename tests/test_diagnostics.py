@@ -296,12 +296,17 @@ def batch_of_scales():
     return flow_of([tfb.Scale(np.full([3, 1], 2.0, np.float32))], dtype=tf.float32)
 
 
+def batch_of_bases():
+    base = tfd.Sample(tfd.Normal(np.zeros([3], np.float32), 1.0), [4])
+    return tfd.TransformedDistribution(base, tfb.Scale(2.0))
+
+
 def conf():
     return away_from_initial(tic.conf([4], 1, width=4, seed=0))
 
 
 @pytest.mark.parametrize(
-    "make", [masked_autoregressive, real_nvp, blockwise, batch_of_scales, conf]
+    "make", [masked_autoregressive, real_nvp, blockwise, batch_of_scales, batch_of_bases, conf]
 )
 @pytest.mark.parametrize("batch", [[], [6, 3]], ids=str)
 def test_any_bijector_and_batch(make, batch):

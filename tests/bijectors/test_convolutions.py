@@ -10,7 +10,8 @@ from tfp_invconv.ops import causal_solve
 from tfp_invconv.ops.causal_conv import CORNERS, causal_conv
 from tfp_invconv.ops.householder import householder_product
 
-H, W, C = 4, 5, 2
+# Odd sizes, which no dilation by two divides.
+H, W, C = 3, 5, 2
 
 
 def matrix_of(function, shape=(H, W, C)):
@@ -58,6 +59,15 @@ def test_autoregressive_conv_is_its_definition(corner, size, dilation):
     np.testing.assert_array_equal(taps[0, 0], triangle(taps[0, 0]))
     np.testing.assert_allclose(np.diag(taps[0, 0]), np.exp(layer.log_scale))
     assert taps[0, 0][1, 0] * lower + taps[0, 0][0, 1] * (not lower) != 0
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_kernels_start_the_smaller_the_more_taps_they_have(size):
+    kernel = tic.AutoregressiveConv.trainable([4, 4, 32], kernel_size=size, seed=0).kernel
+    np.testing.assert_allclose(np.std(kernel), 0.05 / size, rtol=0.03)
+    # Those of one layer are drawn apart.
+    both = tic.EmergingConv.trainable([4, 4, 32], kernel_size=2 * size - 1, seed=0)
+    assert np.all(both.kernel_1 != both.kernel_2)
 
 
 def test_without_log_scale_the_diagonal_is_ones():
@@ -170,6 +180,7 @@ def test_householder_q_is_the_product_of_reflections(num_reflections):
     layer = tic.HouseholderQR1x1.trainable(
         [4, 4, 6], seed=0, dtype=tf.float64, num_reflections=num_reflections
     )
+    assert layer.reflections.shape == [num_reflections, 6]
     q = layer.orthogonal().numpy()
     np.testing.assert_allclose(q @ q.T, np.eye(6), atol=1e-14)
     expected = np.eye(6)

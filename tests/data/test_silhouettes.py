@@ -43,14 +43,15 @@ def test_silhouettes(tmp_path, monkeypatch):
         expected = images[indices][np.argsort(labels[indices, 0])]
         np.testing.assert_array_equal(np.floor(pixels.numpy())[order, ..., 0], expected)
 
-    scipy_io.savemat(source, {"train_data": arrays["train_data"]})
-    put(tmp_path / "downloads" / "manual", {"silhouettes.mat": source.read_bytes()})
-    checksum = hashlib.md5(source.read_bytes()).hexdigest()
-    monkeypatch.setattr(caltech101_silhouettes, "_MD5", checksum)
-    builder = tfds.builder("caltech101_silhouettes", data_dir=tmp_path / "other")
     config = tfds.download.DownloadConfig(manual_dir=tmp_path / "downloads" / "manual")
-    with pytest.raises(ValueError, match="is not the file of the silhouettes: it needs train_data"):
-        builder.download_and_prepare(download_config=config)
+    monkeypatch.setattr(caltech101_silhouettes, "_MD5", None)
+    for few_labels in ({}, {"train_labels": labels[:1]}):
+        scipy_io.savemat(source, {"train_data": arrays["train_data"], **few_labels})
+        put(tmp_path / "downloads" / "manual", {"silhouettes.mat": source.read_bytes()})
+        builder = tfds.builder("caltech101_silhouettes", data_dir=tmp_path / "other")
+        words = "is not the file of the silhouettes: it needs train_data"
+        with pytest.raises(ValueError, match=words):
+            builder.download_and_prepare(download_config=config)
 
 
 def test_wrong_file(tmp_path, monkeypatch):
