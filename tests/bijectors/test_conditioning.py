@@ -92,6 +92,16 @@ def test_a_condition_passes_by_name_through_a_chain(chain_of):
     np.testing.assert_allclose(by_name, coupling.inverse(x / 2.0, condition=context), rtol=1e-6)
 
 
+def test_a_condition_beside_arguments_by_name(coupling):
+    times = tfb.Inline(lambda x, by: x * by, lambda y, by: y / by, forward_min_event_ndims=0)
+    chain = tic.ConditionalChain([times.copy(name="times"), coupling])
+    x, context = noise(2, 4, dtype=tf.float32), tf.ones([2, 3])
+    z = chain.inverse(x, condition=context, times={"by": 2.0})
+    np.testing.assert_allclose(z, coupling.inverse(x / 2.0, condition=context), rtol=1e-6)
+    back = chain.forward(tf.identity(z), condition=context, times={"by": 2.0})
+    np.testing.assert_allclose(back, x, rtol=1e-5, atol=1e-6)
+
+
 def test_one_layer_that_takes_a_condition_is_enough():
     coupling = tic.AffineCoupling.trainable([4], condition_size=2, width=4)
     assert tic.ConditionalChain([tfb.Scale(2.0), coupling]).takes_condition
