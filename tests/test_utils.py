@@ -1,10 +1,10 @@
-"""Files and seeds, where what goes wrong would show only now and then."""
+"""Files, seeds and empty batches, where what goes wrong would show only now and then."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfp_invconv._utils import files, seeds
+from tfp_invconv._utils import empty_batches, files, seeds
 
 
 def test_two_writers_of_one_file_do_not_share_a_temporary_one(tmp_path):
@@ -39,3 +39,11 @@ def test_every_seed_makes_other_numbers():
     of_seeds.append(seeds.spawn_seeds(0, 5))
     assert len(set(map(tuple, of_seeds))) == len(of_seeds) and len(set(of_seeds[-1])) == 5
     np.testing.assert_array_equal(seeds.stateless_seed(np.int64(256)), seeds.stateless_seed(256))
+
+
+def test_an_empty_batch_is_padded_and_no_other():
+    assert empty_batches.pad_empty_batch(None) is None
+    for count, padded in ((0, 1), (1, 1), (3, 3)):
+        x = empty_batches.pad_empty_batch(tf.ones([count, 2, 3]))
+        assert x.shape == [padded, 2, 3]
+        np.testing.assert_array_equal(x[:count], np.ones([count, 2, 3]))
