@@ -323,9 +323,10 @@ def test_starts_near_an_orthogonal_matrix_of_the_pixel_itself(size):
     assert np.max(abs(x @ matrix - z)) < 0.5
 
 
-def test_validate_args_refuses_a_nan_that_a_training_leaves():
-    conv = PeriodicConv(tf.Variable(random_kernel(3, 2)), validate_args=True)
+@pytest.mark.parametrize("exponential", [False, True])
+def test_validate_args_refuses_a_nan_that_a_training_leaves(exponential):
+    conv = PeriodicConv(tf.Variable(random_kernel(3, 2)), exponential, validate_args=True)
     conv.kernel[0, 0, 0, 0].assign(np.nan)
-    for function in (conv.inverse, conv.forward):
+    for function in (conv.inverse, conv.forward, conv.inverse_log_det_jacobian):
         with pytest.raises(tf.errors.InvalidArgumentError, match="periodic_conv"):
             function(random_images(1, 4, 5, 2))

@@ -461,6 +461,17 @@ def with_a_variable():
     return tic.ChannelCoupling([lambda x: scale * x], tfb.Shift, event_ndims=1)
 
 
+def deferred(transform_fn):
+    return tfb.Shift(tfp.util.DeferredTensor(tf.Variable([1.0]), transform_fn))
+
+
+def with_default(factor):
+    def shift(h, *, factor=factor):
+        return tfb.Shift(h * factor)
+
+    return tic.ChannelCoupling([tic.networks.mlp([2], 2, width=4)], shift, event_ndims=1)
+
+
 def shifted(factor, other=False):
     shift = (lambda h: tfb.Shift(h + factor)) if other else (lambda h: tfb.Shift(h * factor))
     return tic.ChannelCoupling([tic.networks.mlp([2], 2, width=4)], shift, event_ndims=1)
@@ -471,6 +482,8 @@ def shifted(factor, other=False):
     [
         ([shifted(2.0), shifted(3.0)], "channel_coupling.bijector_fn: steps must be alike"),
         ([shifted(2.0), shifted(2.0, True)], "channel_coupling.bijector_fn: steps must be alike"),
+        ([with_default(2.0), with_default(3.0)], "channel_coupling.bijector_fn: steps must be"),
+        ([deferred(tf.exp), deferred(tf.square)], "shift.shift.transform_fn: steps must be alike"),
         ([], "scan: needs at least one step"),
         ([tfb.Scale(2.0), tfb.Shift(2.0)], "scan: steps must be alike .* Scale and Shift"),
         ([affine(), affine(log_scale_bound=2.0)], r"affine_coupling.log_scale_bound: .* got 1.0"),
@@ -489,6 +502,12 @@ def shifted(factor, other=False):
 def test_what_can_not_be_stacked_says_where(steps, words):
     with pytest.raises(ValueError, match=words):
         tic.Scan.from_steps(steps)
+
+
+def test_a_stack_is_aggregated_as_its_variables():
+    mean = tf.VariableAggregation.MEAN
+    steps = [tfb.Shift(tf.Variable([i], aggregation=mean)) for i in (1.0, 2.0)]
+    assert [v.aggregation for v in tic.Scan.from_steps(steps).variables] == [mean]
 
 
 def test_functions_of_equal_code_and_values_are_alike():

@@ -41,18 +41,20 @@ def miniboone():
 
 
 def gas():
-    """Each second of 16 sensors repeats the one before it, so that one goes."""
-    rng = np.random.default_rng(0)
-    sensors = rng.normal(3, 2, size=[NUM_ROWS, 8])
-    sensors[:, 1] += 3.0 * sensors[:, 0]  # correlated, but by less than 0.98
-    sensors = sensors.repeat(2, axis=1)
-    sensors[:, 1::2] += 0.01 * rng.normal(size=[NUM_ROWS, 8])
+    """Six pairs of sensors of correlation 0.985, of which one goes, and one pair of 0.975."""
+    # Columns of mean 0, orthogonal to each other.
+    basis = np.random.default_rng(0).normal(size=[NUM_ROWS, 14])
+    basis, _ = np.linalg.qr(basis - basis.mean(axis=0))
+    correlation = np.array([0.985] * 6 + [0.975])
+    twins = correlation * basis[:, :7] + np.sqrt(1 - correlation**2) * basis[:, 7:]
+    sensors = 3 + 20 * np.stack([basis[:, :7], twins], axis=2).reshape(NUM_ROWS, 14)
+    rng = np.random.default_rng(1)
     frame = pandas.DataFrame({"Time": rng.normal(size=NUM_ROWS), "Meth": 0.0, "Eth": 1.0})
     for index, sensor in enumerate(sensors.T):
         frame[f"R{index}"] = sensor
     file = io.BytesIO()
     frame.to_pickle(file)
-    kept = sensors[:, 1::2]
+    kept = sensors[:, [1, 3, 5, 7, 9, 11, 12, 13]]
     expected = (kept - kept.mean(axis=0)) / kept.std(axis=0, ddof=1)
     return {"gas/ethylene_CO.pickle": file.getvalue()}, expected
 
@@ -142,6 +144,17 @@ def test_impossible_download_says_which_file_to_put_where(tmp_path, monkeypatch)
     members = {f"data/{name}": content for name, content in hepmass()[0].items()}
     monkeypatch.setattr(maf, "_MD5", put_archive(manual_dir / "data.tar.gz", members))
     assert len(values(load_vectors("hepmass", data_dir=tmp_path))) == 162
+
+
+def test_a_download_that_ends_early(tmp_path, monkeypatch):
+    class Response(io.BytesIO):
+        headers = {"Content-Length": "10"}
+
+    monkeypatch.setattr(maf, "_MD5", None)
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: Response(b"four"))
+    with pytest.raises(OSError, match="the connection ended after 4 of 10 bytes"):
+        load_vectors("power", data_dir=tmp_path)
+    assert list((tmp_path / "downloads" / "tfp_invconv").iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from tfp_invconv.ops.circular_conv import (
     circular_solve,
 )
 from tfp_invconv.ops.circular_exponential import circular_exp_conv, circular_exp_log_det
+from tfp_invconv.ops.sizes import sizes
 
 
 class PeriodicConv(ParameterBijector):
@@ -102,14 +103,15 @@ class PeriodicConv(ParameterBijector):
             input to output channels.
           exponential: bool, whether to convolve with the exponential of the kernel.
           validate_args: whether to check at run time that the convolution is invertible. The
-            exponential always is, and is not checked.
+            exponential is for every finite kernel.
           name: name of the layer.
 
         Raises:
           ValueError: if the kernel has the wrong shape or is a constant that contains a NaN, or
             `exponential` is not a bool.
           InvalidArgumentError: if `validate_args=True` and a W(u, v) is singular to working
-            precision for images of this size. Every call checks it.
+            precision for images of this size or, with `exponential=True`, the kernel is not finite.
+            Every call checks it.
         """
         parameters = dict(locals())
         if not isinstance(exponential, bool):
@@ -175,21 +177,20 @@ class PeriodicConv(ParameterBijector):
         return call_with_padded_batch(lambda x: solve(x, kernel), x, event_ndims=3)
 
     def _inverse_log_det_jacobian(self, y):
-        height, width = tf.unstack(tf.shape(y)[-3:-1])
         log_det = circular_exp_log_det if self.exponential else circular_log_abs_det
-        return log_det(self._kernel_for(y), height, width)
+        return log_det(self._kernel_for(y), *sizes(y)[-3:-1])
 
     def _kernel_for(self, images):
-        """The kernel, after a check that no W(u, v) for this size of images is singular."""
+        """The kernel, after a check that the convolution of images of this size is invertible."""
         checks.check_event(images, self.name, "[H, W, C]", self.kernel.shape[-1])
         kernel = tf.convert_to_tensor(self.kernel)
-        if self.exponential or not self.validate_args:
+        if not self.validate_args:
             return kernel
-        height, width = tf.unstack(tf.shape(images)[-3:-1])
-        check = tf.debugging.assert_equal(
-            circular_is_singular(kernel, height, width),
-            False,
-            message=f"{self.name}: the kernel is singular for images of this height and width",
-        )
+        if self.exponential:
+            is_bad, fault = ~tf.math.is_finite(kernel), "is not finite"
+        else:
+            is_bad = circular_is_singular(kernel, *sizes(images)[-3:-1])
+            fault = "is singular for images of this height and width"
+        check = tf.debugging.assert_equal(is_bad, False, message=f"{self.name}: the kernel {fault}")
         with tf.control_dependencies([check]):
             return tf.identity(kernel)

@@ -212,7 +212,11 @@ def _run_wavefront(z, couple, kernel, schedule, started, corner):
         for a in range(1, size):
             visible += [earlier[a - 1]] if one_block else [earlier[a - 1], beside(earlier[a])]
         new = slabs(s) - _times(tf.concat(visible, -1), couple)
-        return s + 1, [new, *earlier[:-1]], x.write(tf.gather(schedule[:, 0], s) if one_block else s, new)
+        return (
+            s + 1,
+            [new, *earlier[:-1]],
+            x.write(tf.gather(schedule[:, 0], s) if one_block else s, new),
+        )
 
     nothing = tf.zeros_like(slabs(0))
     earlier = [nothing] * (size - 1 if one_block else size)
