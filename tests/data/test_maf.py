@@ -146,17 +146,6 @@ def test_impossible_download_says_which_file_to_put_where(tmp_path, monkeypatch)
     assert len(values(load_vectors("hepmass", data_dir=tmp_path))) == 162
 
 
-def test_a_download_that_ends_early(tmp_path, monkeypatch):
-    class Response(io.BytesIO):
-        headers = {"Content-Length": "10"}
-
-    monkeypatch.setattr(maf, "_MD5", None)
-    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: Response(b"four"))
-    with pytest.raises(OSError, match="the connection ended after 4 of 10 bytes"):
-        load_vectors("power", data_dir=tmp_path)
-    assert list((tmp_path / "downloads" / "tfp_invconv").iterdir()) == []
-
-
 @pytest.mark.parametrize(
     "name, files, words",
     [
