@@ -115,7 +115,7 @@ LAYERS = {
     "DCTSymmetricConv (vector)": Case(tic.DCTSymmetricConv.trainable, (7,)),
     "DCTSymmetricConv (one row)": Case(tic.DCTSymmetricConv.trainable, (1, 5, 2)),
     "SLogGate": Case(tic.SLogGate.trainable),
-    "SLogGate (threshold)": Case(with_options(tic.SLogGate, threshold=0.7)),
+    "RootGate": Case(with_options(tic.RootGate, threshold=0.7)),
     "SLogGate (vector)": Case(tic.SLogGate.trainable, (5,)),
     "ConvolutionCoupling": Case(with_options(tic.ConvolutionCoupling, width=4), batched=False),
     "ConvolutionCoupling (vector)": Case(

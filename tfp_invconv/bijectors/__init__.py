@@ -15,6 +15,7 @@ from tfp_invconv.bijectors.householder_qr_1x1 import HouseholderQR1x1
 from tfp_invconv.bijectors.partial_channels import PartialChannels
 from tfp_invconv.bijectors.periodic_conv import PeriodicConv
 from tfp_invconv.bijectors.quad_coupling import QuadCoupling
+from tfp_invconv.bijectors.root_gate import RootGate
 from tfp_invconv.bijectors.s_log_gate import SLogGate
 from tfp_invconv.bijectors.scan import Scan
 from tfp_invconv.bijectors.squeeze import Squeeze
@@ -35,6 +36,7 @@ __all__ = [
     "PartialChannels",
     "PeriodicConv",
     "QuadCoupling",
+    "RootGate",
     "SLogGate",
     "Scan",
     "Squeeze",

@@ -2,6 +2,7 @@
 
 import warnings
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow.python.eager import record
@@ -12,8 +13,9 @@ from tfp_invconv.bijectors._base import ParameterBijector
 
 tfb = tfp.bijectors
 
-# Keeps the scale of a channel finite that is constant in the first batch.
-_SMALLEST_DEVIATION = 1e-6
+# A channel whose deviation is less than so many units in the last place of its values is constant.
+# Deviations from a rounded mean reach a few of them.
+_CONSTANT_BELOW = 64
 
 
 class ActNorm(ParameterBijector):
@@ -34,7 +36,8 @@ class ActNorm(ParameterBijector):
     *Invertible* for all values of the parameters.
 
     *Initialisation*: `trainable` makes the identity. `initialize` sets shift and scale so that
-    the latents of a batch have mean zero and variance one in each channel. A `FlowModel` does so
+    the latents of a batch have mean zero and variance one in each channel. A constant channel gets
+    the mean log-scale of the others instead. A `FlowModel` does so
     for every ActNorm that is still the identity before it takes its first step. In a training
     loop without one it warns that nobody did.
 
@@ -111,6 +114,9 @@ class ActNorm(ParameterBijector):
     def initialize(self, x: TensorLike) -> None:
         """Sets the parameters so that `inverse(x)` has mean 0 and variance 1 in each channel.
 
+        A constant channel gets the mean log-scale of the others, or 0 if all are constant: scaled
+        up to one, its rounding errors and later values would dwarf the rest.
+
         Args:
           x: batch of data, `[..., C]`. Statistics are over all axes but the last.
 
@@ -124,15 +130,20 @@ class ActNorm(ParameterBijector):
                 f"got {self.shift!r} and {self.log_scale!r}."
             )
         x = tf.convert_to_tensor(x, self.dtype)
-        mean, variance = tf.nn.moments(x, list(range(x.shape.rank - 1)))
+        axes = list(range(x.shape.rank - 1))
+        mean, variance = tf.nn.moments(x, axes)
         if tf.executing_eagerly() and not tf.reduce_all(tf.math.is_finite(variance)):
             raise ValueError(
                 f"{self.name}: the mean or the variance of the data is not finite, so it can't "
                 "be initialised from them."
             )
         self.shift.assign(-mean)
-        deviation = tf.maximum(tf.sqrt(variance), _SMALLEST_DEVIATION)
-        self.log_scale.assign(-tf.math.log(deviation))
+        deviation, size = tf.sqrt(variance), tf.reduce_max(tf.abs(x), axes)
+        varies = deviation > _CONSTANT_BELOW * np.finfo(x.dtype.as_numpy_dtype).eps * size
+        log_scale = -tf.math.log(tf.where(varies, deviation, tf.ones_like(deviation)))
+        count = tf.reduce_sum(tf.cast(varies, x.dtype))
+        typical = tf.reduce_sum(log_scale) / tf.maximum(count, 1.0)
+        self.log_scale.assign(tf.where(varies, log_scale, typical))
 
     def _is_variable(self):
         return all(hasattr(value, "assign") for value in (self.shift, self.log_scale))

@@ -27,6 +27,9 @@ _LARGEST_LOG = 0.5
 # and samples had outliers of 10^5 times the range of the data.
 _INITIAL_ALPHA = 0.1
 
+# Ends the powers far beyond all latents of data. An outlier's power of a power overflows.
+_LINEAR_BEYOND = 1e6
+
 
 class ConvolutionCoupling(ChannelCoupling):
     """Filters the second half of the channels with symmetric convolutions given the first.
@@ -187,7 +190,7 @@ def _mixed_flow(outputs, num_filters, log_alpha, axes, validate_args, layer):
     *filters, shift = tf.split(outputs, count, -1)
     if log_alpha is None:
         log_alpha = _initial_log_alpha(num_filters, outputs.dtype)
-    gate = functools.partial(SLogGate, validate_args=validate_args)
+    gate = functools.partial(SLogGate, linear_beyond=_LINEAR_BEYOND, validate_args=validate_args)
     layers = []
     for i in range(num_filters):
         log_response, log_scale = (

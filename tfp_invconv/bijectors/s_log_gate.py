@@ -1,15 +1,10 @@
 """The S-Log gate: an elementwise bijector that compresses large values."""
 
-import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 from tfp_invconv._utils import checks
 from tfp_invconv._utils.types import DType, Shape, TensorLike
-from tfp_invconv.bijectors import _base
 from tfp_invconv.bijectors._base import ParameterBijector
-
-tfb = tfp.bijectors
 
 # Below this u the ratios come from their series, whose relative error is 1e-16. The derivatives of
 # the closed forms would lose about 1 / u units in the last place by cancellation.
@@ -30,10 +25,10 @@ class SLogGate(ParameterBijector):
 
     As alpha goes to zero, f becomes the identity. `tfb.Invert` of the layer expands: it is g.
 
-    With a `threshold` b, numbers between -b and b stay as they are, and the gate bends only the
-    excess of the others: for |x| > b the formulas hold with |x| - b, |z| - b and a term of b added.
-    As the last step of sampling, inverted, it keeps samples near a range that the data never leave
-    without changing the density within it. `glow` uses it like this for pixels.
+    With `linear_beyond` T, f continues as its tangent for |x| > T, with the slope
+    1 / (1 + alpha T), and g, its inverse, for |z| > f(T). A gate followed by the inverse of another
+    then is a power of x up to T only, and linear beyond. `ConvolutionCoupling` uses it like this:
+    powers of an outlier would soon overflow.
 
     *Shapes*: any; the parameters broadcast against the input.
 
@@ -41,8 +36,9 @@ class SLogGate(ParameterBijector):
 
     *Invertible* for all values of the parameters. f and g, their log-determinants and all
     gradients are exact to rounding at and near zero, even where alpha underflows to zero.
-    `forward` is infinite where alpha |z| exceeds the logarithm of the largest float (88 in
-    float32); with `validate_args=True` it then raises an InvalidArgumentError.
+    Without `linear_beyond`, `forward` is infinite where alpha |z| exceeds the logarithm of the
+    largest float (88 in float32); with `validate_args=True` it then raises an
+    InvalidArgumentError.
 
     #### Examples
 
@@ -58,12 +54,12 @@ class SLogGate(ParameterBijector):
     """
 
     EVENT = "[]"
-    SHAPES = {"log_alpha": "[...]", "threshold": "[...]"}
+    SHAPES = {"log_alpha": "[...]"}
 
     def __init__(
         self,
         log_alpha: TensorLike,
-        threshold: float | None = None,
+        linear_beyond: float | None = None,
         validate_args: bool = False,
         name: str = "s_log_gate",
     ) -> None:
@@ -72,21 +68,20 @@ class SLogGate(ParameterBijector):
         Args:
           log_alpha: float tensor that broadcasts against the input, the logarithm of alpha: how
             strongly the gate bends.
-          threshold: b >= 0, a float tensor that broadcasts against the input; None for zero.
+          linear_beyond: T, a positive number; None for no tangents.
           validate_args: whether to check at run time that `forward` does not overflow.
           name: name of the layer.
 
         Raises:
-          ValueError: if a parameter is a constant that contains a NaN or an infinity, or
-            `threshold` is a constant that contains a negative number.
+          ValueError: if `log_alpha` is a constant that contains a NaN or an infinity, or
+            `linear_beyond` is not a positive number.
           InvalidArgumentError: if `validate_args=True` and `forward` is not finite.
         """
         parameters = dict(locals())
+        if linear_beyond is not None:
+            checks.check_positive_number(linear_beyond, "linear_beyond", name, " or None")
+        self.linear_beyond = linear_beyond
         super().__init__(parameters)
-        is_constant = threshold is not None and not _base.is_ref(threshold)
-        lowest = np.min(tf.get_static_value(self.threshold)) if is_constant else 0.0
-        if lowest < 0:
-            raise ValueError(f"{name}: `threshold` must be at least 0; got {lowest}.")
 
     @classmethod
     def trainable(
@@ -95,7 +90,7 @@ class SLogGate(ParameterBijector):
         *,
         seed: int | None = None,
         dtype: DType = tf.float32,
-        threshold: float | None = None,
+        linear_beyond: float | None = None,
         validate_args: bool = False,
         name: str = "s_log_gate",
     ) -> "SLogGate":
@@ -105,7 +100,7 @@ class SLogGate(ParameterBijector):
           event_shape: `[H, W, C]` or `[N]` of the data side.
           seed: not used: nothing is random here.
           dtype: of the parameters.
-          threshold: see the constructor.
+          linear_beyond: see the constructor.
           validate_args: see the constructor.
           name: name of the layer.
 
@@ -115,29 +110,24 @@ class SLogGate(ParameterBijector):
         checks.event_channels(event_shape, name, ranks=(1, 3))
         return cls(
             log_alpha=tf.Variable(tf.zeros([], dtype), name="log_alpha"),
-            threshold=threshold,
+            linear_beyond=linear_beyond,
             validate_args=validate_args,
             name=name,
         )
 
-    @classmethod
-    def _parameter_properties(cls, dtype):
-        positive = tfp.util.ParameterProperties(
-            event_ndims=0, default_constraining_bijector_fn=tfb.Softplus
-        )
-        return {**super()._parameter_properties(dtype), "threshold": positive}
-
     def _inverse(self, y):
-        inside, excess = self._split(y)
-        return inside + self._bent(excess, _log1p_series, tf.math.log1p)
+        end, _, slope = self._tangent()
+        bent, beyond = _split(y, end)
+        return self._log(bent) + beyond / slope
 
     @classmethod
     def _is_increasing(cls):
         return True
 
     def _forward(self, x):
-        inside, excess = self._split(x)
-        y = inside + self._bent(excess, _expm1_series, tf.math.expm1)
+        _, end, slope = self._tangent()
+        bent, beyond = _split(x, end)
+        y = self._bent(bent, _expm1_series, tf.math.expm1) + beyond * slope
         if not self.validate_args:
             return y
         message = (
@@ -147,35 +137,47 @@ class SLogGate(ParameterBijector):
         return tf.debugging.assert_all_finite(y, message)
 
     def _inverse_log_det_jacobian(self, y):
-        return -tf.math.log1p(self._scaled(self._split(y)[1]))
+        bent, _ = _split(y, self._tangent()[0])
+        return -tf.math.log1p(self._scaled(bent))
 
     def _forward_log_det_jacobian(self, x):
-        return self._scaled(self._split(x)[1])
+        bent, _ = _split(x, self._tangent()[1])
+        return self._scaled(bent)
 
-    def _split(self, x):
-        """The part of each number up to the threshold, and the excess, which has its sign."""
-        if self.threshold is None:
-            return 0.0, x
-        # tf.clip_by_value raises an error for a batch of thresholds and one x.
-        inside = tf.minimum(tf.maximum(x, -self.threshold), self.threshold)
-        return inside, x - inside
+    def _tangent(self):
+        """T and f(T), where the tangents begin, and the slope of g there."""
+        if self.linear_beyond is None:
+            return None, None, 1.0
+        end = tf.constant(self.linear_beyond, self.dtype)
+        return end, self._log(end), 1.0 + self._scaled(end)
 
-    def _scaled(self, excess):
-        return tf.exp(self.log_alpha) * tf.abs(excess)
+    def _scaled(self, x):
+        return tf.exp(self.log_alpha) * tf.abs(x)
 
-    def _bent(self, excess, series, function):
-        """sign(excess) / alpha * function(u) for u = alpha |excess|, or excess * series(u) near 0.
+    def _log(self, x):
+        return self._bent(x, _log1p_series, tf.math.log1p)
+
+    def _bent(self, x, series, function):
+        """sign(x) / alpha * function(u) for u = alpha |x|, or x * series(u) near 0.
 
         Both branches of the last `tf.where` get masked arguments: an overflow in the branch that
         is not taken would still turn the gradient into a NaN.
         """
-        u = self._scaled(excess)
+        u = self._scaled(x)
         is_near = u < _SERIES_BELOW
-        near = excess * series(tf.where(is_near, u, tf.zeros_like(u)))
+        near = x * series(tf.where(is_near, u, tf.zeros_like(u)))
         # Dividing by u instead of alpha would square u in the gradient, which could overflow.
         inverse = tf.exp(-tf.where(is_near, tf.zeros_like(u), self.log_alpha))
-        far = tf.sign(excess) * inverse * function(tf.where(is_near, tf.ones_like(u), u))
+        far = tf.sign(x) * inverse * function(tf.where(is_near, tf.ones_like(u), u))
         return tf.where(is_near, near, far)
+
+
+def _split(x, end):
+    """The part of each number up to the end, and the rest, which has its sign."""
+    if end is None:
+        return x, 0.0
+    inside = tf.clip_by_value(x, -end, end)
+    return inside, x - inside
 
 
 def _log1p_series(u):

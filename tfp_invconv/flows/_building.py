@@ -7,14 +7,14 @@ from tensorflow_probability.python.bijectors import chain as _chain
 
 from tfp_invconv._utils import checks
 from tfp_invconv._utils.types import DType
-from tfp_invconv.bijectors import ConditionalChain, SLogGate
+from tfp_invconv.bijectors import ConditionalChain, RootGate
 from tfp_invconv.networks._building import variable_dtype
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
 
 # Compresses a sample ten pixel ranges out to one range out.
-_TAIL_ALPHA = 4.0
+_SOFTNESS = 0.06
 
 
 def network_options(builder, conditional, width, dropout, dtype):
@@ -59,7 +59,6 @@ class PixelScaling(_chain._Chain):
         """Makes it for events of a float dtype."""
         parameters = dict(locals())
         half = tf.constant(0.5, dtype)
-        log_alpha = tf.math.log(tf.constant(_TAIL_ALPHA, dtype))
-        gate = SLogGate(log_alpha, threshold=half, name="pixel_range")
-        scaling = [tfb.Scale(tf.constant(256.0, dtype)), tfb.Shift(half), tfb.Invert(gate)]
+        gate = RootGate(half, tf.math.log(tf.constant(_SOFTNESS, dtype)), name="pixel_range")
+        scaling = [tfb.Scale(tf.constant(256.0, dtype)), tfb.Shift(half), gate]
         super().__init__(scaling, parameters=parameters, name=name)

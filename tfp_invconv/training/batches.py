@@ -207,14 +207,35 @@ def targets(x, y, kwargs):
 
 
 def warn_about_values(batch, distribution, caller):
-    """Warns of values that a flow learns an absurd density of: whole, or of another scale."""
+    """Warns of values that a flow learns an absurd density of.
+
+    These are channels that are constant or of whole numbers, and values of another scale.
+    """
     if not hasattr(distribution, "bijector"):
         return
     x = np.asarray(tf.nest.flatten(batch)[0])
-    if np.array_equal(x, np.round(x)):
+    channels = x.reshape(-1, x.shape[-1] if x.ndim > 1 else 1)
+    is_constant = (np.ptp(channels, 0) == 0) & (len(channels) > 1)
+    is_whole = np.all(channels == np.round(channels), 0)
+    advice = "of which a flow's density grows without bound."
+    if np.all(is_whole):
         warnings.warn(
-            f"{caller}: the data are whole numbers, of which a flow's density grows without "
-            "bound. Add noise to them: tic.data.dequantize(x).",
+            f"{caller}: the data are whole numbers, {advice} Add noise to them: "
+            "tic.data.dequantize(x).",
+            UserWarning,
+            stacklevel=3,
+        )
+    elif np.any(is_whole & ~is_constant):
+        warnings.warn(
+            f"{caller}: {_channels(is_whole & ~is_constant)} of the data are whole numbers, "
+            f"{advice} Add noise to them, uniform from 0 to 1 as in tic.data.dequantize.",
+            UserWarning,
+            stacklevel=3,
+        )
+    if np.any(is_constant):
+        warnings.warn(
+            f"{caller}: {_channels(is_constant)} of the data are constant in the first batch, "
+            f"{advice} Leave them out, or add noise to them.",
             UserWarning,
             stacklevel=3,
         )
@@ -229,3 +250,10 @@ def warn_about_values(batch, distribution, caller):
             UserWarning,
             stacklevel=3,
         )
+
+
+def _channels(chosen):
+    """The chosen channels for a message."""
+    indices = np.flatnonzero(chosen).tolist()
+    more = ", ..." if len(indices) > 10 else ""
+    return f"the channels [{', '.join(map(str, indices[:10]))}{more}]"
