@@ -32,6 +32,36 @@ def test_act_norm_stays_finite_on_a_constant_channel():
     assert np.all(np.isfinite(norm.inverse(tf.ones([4, 4, 1]))))
 
 
+@pytest.mark.parametrize("value", [0.0, 3.3, -12345.678, 1e6 / 3])
+@pytest.mark.parametrize("spread", [1e-3, 1.0, 300.0])
+def test_act_norm_gives_a_constant_channel_the_scale_of_the_others(value, spread):
+    """Rounding errors of its mean, and values in later batches, stay as small as the others."""
+    x = spread * np.random.default_rng(0).normal(size=[1000, 3]).astype(np.float32)
+    x[:, 1] = value
+    norm = tic.ActNorm.trainable([3])
+    norm.initialize(x)
+    deviations = [np.std(x[:, 0]), np.std(x[:, 2])]
+    np.testing.assert_allclose(norm.log_scale[1], -np.mean(np.log(deviations)), rtol=1e-4)
+    z = norm.inverse(x)
+    np.testing.assert_allclose(np.std(z, 0), [1, 0, 1], atol=1e-4)
+    assert np.all(abs(z[:, 1]) < 1e-5 * (1 + abs(value) / spread))
+
+
+def test_act_norm_leaves_the_scale_where_nothing_varies():
+    norm = tic.ActNorm.trainable([2])
+    norm.initialize(tf.constant([[5.0, 0.1]]))
+    np.testing.assert_array_equal(norm.log_scale, [0.0, 0.0])
+    np.testing.assert_array_equal(norm.inverse(tf.constant([[5.0, 0.1]])), [[0.0, 0.0]])
+
+
+def test_act_norm_with_either_parameter_trained_is_not_the_identity():
+    for moved in ("shift", "log_scale"):
+        norm = tic.ActNorm.trainable([3])
+        assert norm.is_identity
+        getattr(norm, moved)[1].assign(0.5)
+        assert not norm.is_identity
+
+
 def test_act_norm_with_constants_cannot_be_initialised():
     with pytest.raises(ValueError, match="act_norm: only variables"):
         tic.ActNorm(np.zeros(3), np.zeros(3)).initialize(tf.ones([5, 3]))

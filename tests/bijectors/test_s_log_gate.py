@@ -133,53 +133,52 @@ def test_alpha_for_each_channel():
     np.testing.assert_allclose(z, reference(x, alphas)[0], rtol=1e-14)
 
 
+@pytest.mark.parametrize("log_alpha", [-10.0, -3.0, 0.0, 2.0])
 @pytest.mark.parametrize("dtype", [tf.float32, tf.float64], ids=["float32", "float64"])
-def test_only_what_exceeds_the_threshold_is_bent(dtype):
-    inside = tf.constant([-0.5, -0.3, 0.0, 1e-30, 0.5], dtype)
-    beyond = tf.constant([-7.0, -0.6, 0.75, 100.0], dtype)
-    gate = SLogGate(tf.constant(np.log(4.0), dtype), threshold=0.5)
-    precision = 20 * np.finfo(dtype.as_numpy_dtype).eps
-    for direction in ("inverse", "forward"):
-        kept = getattr(gate, direction)(tf.identity(inside))
-        np.testing.assert_array_equal(kept, inside)
-        log_det = getattr(gate, f"{direction}_log_det_jacobian")(tf.identity(inside))
-        np.testing.assert_array_equal(abs(log_det), np.zeros(5))
-    excess = abs(beyond.numpy().astype(float)) - 0.5
-    sign = np.sign(beyond)
-    z = gate.inverse(tf.identity(beyond))
-    np.testing.assert_allclose(z, sign * (0.5 + np.log1p(4 * excess) / 4), rtol=precision)
-    np.testing.assert_allclose(gate.forward(tf.identity(z)), beyond, rtol=20 * precision)
-    ildj = gate.inverse_log_det_jacobian(tf.identity(beyond))
-    np.testing.assert_allclose(ildj, -np.log1p(4 * excess), rtol=precision)
+def test_beyond_the_end_it_is_its_tangent(log_alpha, dtype):
+    sizes = np.concatenate([[0.0], 10.0 ** np.linspace(-3, 15, 200)])
+    x = tf.constant(np.concatenate([-sizes, sizes]), dtype)
+    gate, end = SLogGate(tf.constant(log_alpha, dtype), linear_beyond=100.0), 100.0
+    alpha = float(tf.exp(gate.log_alpha))
+    within = np.minimum(np.abs(x.numpy().astype(np.float64)), end)
+    value, log_det = reference(within, alpha)
+    value = np.sign(x) * (value + (np.abs(x) - within) / (1 + alpha * end))
+    precision = 8 * np.finfo(dtype.as_numpy_dtype).eps
+    z = gate.inverse(tf.identity(x))
+    np.testing.assert_allclose(z, value, rtol=precision)
+    ildj = gate.inverse_log_det_jacobian(tf.identity(x))
+    np.testing.assert_allclose(ildj, log_det, rtol=precision, atol=1e-37)
+    # exp has the condition number alpha |z|, up to the end.
+    condition = 1 + np.log1p(alpha * end)
+    np.testing.assert_allclose(gate.forward(tf.identity(z)), x, rtol=precision * condition)
     fldj = gate.forward_log_det_jacobian(tf.identity(z))
-    np.testing.assert_allclose(fldj, np.log1p(4 * excess), rtol=20 * precision)
+    np.testing.assert_allclose(fldj, -log_det, rtol=precision, atol=1e-37)
 
 
 @pytest.mark.parametrize("direction", ["inverse", "forward"])
-def test_slope_is_one_up_to_the_threshold(direction):
-    x = tf.constant([-0.6, -0.5, 0.0, 0.4, 0.5, 0.6], tf.float64)
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        value = getattr(SLogGate(np.float64(0.0), threshold=0.5), direction)(x)
-    end = 1 / 1.1 if direction == "inverse" else np.exp(0.1)
-    np.testing.assert_allclose(tape.gradient(value, x), [end, 1, 1, 1, 1, end], rtol=1e-12)
+def test_gradients_of_the_tangent(direction):
+    """By finite differences, in float64: of the input, and of alpha, which moves the end of g."""
+    x = tf.constant([-80.0, -3.0, 0.5, 80.0], tf.float64)
 
+    def value(x, log_alpha):
+        return getattr(SLogGate(log_alpha, linear_beyond=7.0), direction)(x)
 
-def test_a_threshold_for_each_channel_and_one_that_is_trained():
-    gate = SLogGate(np.zeros(2), threshold=np.array([0.0, 10.0]))
-    z = gate.inverse(tf.constant([[3.0, 3.0]], tf.float64))
-    np.testing.assert_allclose(z, [[np.log(4.0), 3.0]], rtol=1e-14)
-    threshold = tf.Variable(1.0)
+    log_alpha = tf.zeros_like(x)
     with tf.GradientTape() as tape:
-        value = SLogGate(0.0, threshold=threshold).inverse(3.0)
-    np.testing.assert_allclose(tape.gradient(value, threshold), 1 - 1 / 3, rtol=1e-6)
+        tape.watch([x, log_alpha])
+        y = value(x, log_alpha)
+    slopes = tape.gradient(y, [x, log_alpha])
+    h = 1e-6
+    exact = [value(x + h, log_alpha) - value(x - h, log_alpha)]
+    exact += [value(x, log_alpha + h) - value(x, log_alpha - h)]
+    np.testing.assert_allclose(slopes, np.stack(exact) / (2 * h), rtol=1e-6)
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="s_log_gate: `threshold` must be at least 0; got -1.0"):
-        SLogGate(0.0, threshold=[2.0, -1.0])
-    with pytest.raises(ValueError, match="s_log_gate: `threshold` must be finite"):
-        SLogGate(0.0, threshold=np.inf)
+    for wrong in (0.0, -1.0, np.inf, "far"):
+        message = "s_log_gate: `linear_beyond` must be a positive number or None"
+        with pytest.raises(ValueError, match=message):
+            SLogGate(0.0, linear_beyond=wrong)
     with pytest.raises(ValueError, match="s_log_gate: `log_alpha` must be finite"):
         SLogGate(np.nan)
     with pytest.raises(ValueError, match=r"s_log_gate.trainable: `event_shape` must be \[N\]"):

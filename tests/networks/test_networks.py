@@ -31,6 +31,33 @@ def test_networks_see_the_asinh(make, shape, condition_size):
 @pytest.mark.parametrize(
     "make, shape", [(tic.networks.conv_net, [4, 4, 2]), (tic.networks.mlp, [3])]
 )
+def test_the_condition_shifts_what_the_first_relu_sees(make, shape):
+    network = make(shape, 4, width=8, condition_size=2, seed=0)
+    rng = np.random.default_rng(0)
+    network.set_weights([rng.normal(size=w.shape) * (w.ndim > 1) for w in network.get_weights()])
+    network.get_layer("condition").kernel.assign(tf.ones([2, 8]))
+    x = rng.normal(size=[5, *shape])
+    assert np.any(network([x, np.zeros([5, 2])]) != 0)
+    # A shift that is low enough closes all units, and without biases nothing is left.
+    np.testing.assert_array_equal(network([x, -100 * np.ones([5, 2])]), 0)
+
+
+@pytest.mark.parametrize(
+    "make, shape", [(tic.networks.conv_net, [4, 4, 2]), (tic.networks.mlp, [3])]
+)
+def test_the_asinh_is_of_the_variables_precision(make, shape):
+    network = make(shape, 4, condition_size=2, seed=0, dtype="mixed_bfloat16")
+    assert [tensor.dtype for tensor in network.inputs] == ["float32", "float32"]
+    (activation,) = (layer for layer in network.layers if layer.name.startswith("activation"))
+    seen = keras.Model(network.inputs, activation.output)
+    x = np.full([1, *shape], 1.0009765625e-3, np.float32)
+    # Of 1 + x in bfloat16 the logarithm would be 0.
+    np.testing.assert_allclose(seen([x, np.zeros([1, 2])]), np.arcsinh(x), rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "make, shape", [(tic.networks.conv_net, [4, 4, 2]), (tic.networks.mlp, [3])]
+)
 def test_dropout_drops_in_training_alone(make, shape):
     network = make(shape, 4, width=50, dropout=0.4, seed=0)
     network.layers[-1].kernel.assign(tf.ones_like(network.layers[-1].kernel))

@@ -14,8 +14,7 @@ from tfp_invconv.bijectors._base import ParameterBijector
 tfb = tfp.bijectors
 
 # A channel whose deviation is less than so many units in the last place of its values is constant.
-# Deviations from a rounded mean reach a few of them.
-_CONSTANT_BELOW = 64
+_CONSTANT_BELOW = 4
 
 
 class ActNorm(ParameterBijector):
@@ -131,13 +130,15 @@ class ActNorm(ParameterBijector):
             )
         x = tf.convert_to_tensor(x, self.dtype)
         axes = list(range(x.shape.rank - 1))
-        mean, variance = tf.nn.moments(x, axes)
+        # Twice, since a long sum loses digits: the error of the mean would be a deviation.
+        centre = tf.reduce_mean(x, axes)
+        mean, variance = tf.nn.moments(x - centre, axes)
         if tf.executing_eagerly() and not tf.reduce_all(tf.math.is_finite(variance)):
             raise ValueError(
                 f"{self.name}: the mean or the variance of the data is not finite, so it can't "
                 "be initialised from them."
             )
-        self.shift.assign(-mean)
+        self.shift.assign(-(centre + mean))
         deviation, size = tf.sqrt(variance), tf.reduce_max(tf.abs(x), axes)
         varies = deviation > _CONSTANT_BELOW * np.finfo(x.dtype.as_numpy_dtype).eps * size
         log_scale = -tf.math.log(tf.where(varies, deviation, tf.ones_like(deviation)))

@@ -121,6 +121,10 @@ class RootGate(ParameterBijector):
         )
         return {**super()._parameter_properties(dtype), "threshold": positive}
 
+    @classmethod
+    def _is_increasing(cls):
+        return True
+
     def _inverse(self, y):
         inside, bent, beyond = self._split(y, _LINEAR_BEYOND)
         return inside + bent * (1.0 + self._scaled(bent) / 2.0) + beyond * (1.0 + _LINEAR_BEYOND)

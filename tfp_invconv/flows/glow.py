@@ -79,7 +79,8 @@ def glow(
     *Samples* stay finite and near the data, although sampling amplifies errors step by step:
     couplings have bounded scales (see `AffineCoupling`), their networks see the asinh of their
     input (see `networks.conv_net`), and values outside the pixel range are compressed, ten ranges
-    to one, by an `SLogGate` with a threshold. Densities within the range do not change.
+    to one, by a `RootGate`. Densities within the range do not change, and those of data outside are
+    finite and fall.
 
     Args:
       event_shape: `[H, W, C]` with H and W multiples of 2^levels.
