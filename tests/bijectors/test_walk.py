@@ -123,7 +123,8 @@ def test_act_norms_within_every_composition_are_fitted():
 def test_act_norms_out_of_reach_are_named(around):
     norms = [tic.ActNorm.trainable([2], name=name) for name in ("reached", "hidden")]
     flow = tfd.TransformedDistribution(
-        tfd.Sample(tfd.Normal(0.0, 1.0), [2]), tfb.Chain([norms[0], around(norms[1])])
+        tfd.Sample(tfd.Normal(0.0, 1.0), [2]),
+        tfb.Chain([norms[0], tfb.Shift(5.0), around(norms[1])]),
     )
     with pytest.warns(RuntimeWarning, match=r"flow.*initialize: \['hidden'\] can't be fitted"):
         tic.FlowModel(flow, name="flow").initialize(np.float32([[1.0, 2.0], [3.0, 5.0]]))
