@@ -52,6 +52,8 @@ def test_partial_channels_transforms_only_the_first():
 def test_partial_channels_have_the_log_det_of_their_own_input():
     gate, x = tic.SLogGate(0.0), tf.random.stateless_normal([2, 4, 4, 3], [0, 0])
     layer = tic.PartialChannels(gate, 2)
+    assert not layer.is_constant_jacobian
+    assert tic.PartialChannels(tfb.Scale(2.0), 2).is_constant_jacobian
     for direction in ("inverse", "forward"):
         method = f"{direction}_log_det_jacobian"
         expected = getattr(gate, method)(x[..., :2], 3)

@@ -22,3 +22,9 @@ def test_matrix_and_fft_agree(size, axis, dtype, monkeypatch):
     # Its own inverse up to a factor.
     twice = ops.dct1(ops.dct1(x, axis), axis) / max(2 * (size - 1), 1)
     np.testing.assert_allclose(twice, x, atol=precision)
+
+
+def test_an_axis_of_unknown_size():
+    x = noise(2, 5)
+    unknown = tf.function(ops.dct1, input_signature=[tf.TensorSpec([None, None], tf.float64)])
+    np.testing.assert_allclose(unknown(x), ops.dct1(x), atol=1e-12)
