@@ -84,6 +84,11 @@ def test_what_is_no_positive_int_is_refused(name, option, refused):
             CALLABLES[name](**{option: wrong})
 
 
+@pytest.mark.parametrize("name", [n for n in CALLABLES if n[0].isupper()])
+def test_a_layer_has_the_name_that_it_is_given(name):
+    assert CALLABLES[name](name="mine").name == "mine"
+
+
 WITH_DROPOUT = [n for n in CALLABLES if "dropout" in inspect.signature(CALLABLES[n]).parameters]
 
 
