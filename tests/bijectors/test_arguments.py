@@ -146,14 +146,14 @@ def test_samples_without_a_seed_follow_that_of_keras(refused):
     "name", [name for name in CALLABLES if name not in ("conv_net", "mlp", "Scan")]
 )
 def test_event_shapes_that_are_none(name, refused):
-    for wrong in (None, 4, [4, 4], [None, 4, None], "abc", [4.5, 4, 4], [4, 4, 0], []):
+    for wrong in (None, 4, [0, 4], [None, 4, None], "abc", [4.5, 4, 4], [4, 4, 0], []):
         with refused(ValueError, match=r"`event_shape` must be .*; got"):
             CALLABLES[name].func(wrong)
 
 
 @pytest.mark.parametrize("builder", [tic.glow, tic.conf])
 def test_a_builder_needs_the_height_and_the_width(builder, refused):
-    with refused(ValueError, match=r"`event_shape` must be \[H, W, C\]; got"):
+    with refused(ValueError, match=r"`event_shape` must be .*\[H, W, C\].*; got"):
         builder([None, 4, 1])
 
 

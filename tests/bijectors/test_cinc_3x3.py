@@ -60,7 +60,7 @@ def test_is_an_autoregressive_conv_with_arguments_of_its_own():
     kernel = np.random.default_rng(4).normal(size=[3, 3, 2, 2])
     conv = CInC3x3(tf.constant(kernel), name="mine")
     assert isinstance(conv, tic.AutoregressiveConv)
-    assert list(conv.parameters) == ["kernel", "log_scale", "validate_args", "name"]
+    assert list(conv.parameters) == ["kernel", "log_scale", "event_ndims", "validate_args", "name"]
     assert (conv.corner, conv.dilation, conv.log_scale) == ("top_left", 1, None)
     twin = conv.copy(log_scale=tf.zeros([2], tf.float64))
     assert type(twin) is CInC3x3 and twin.name == "mine"
@@ -114,5 +114,5 @@ def test_wrong_parameters_and_inputs_name_the_layer():
         CInC3x3(np.full([3, 3, 1, 1], np.nan), name="mine")
     with pytest.raises(ValueError, match="mine: needs 3 channels"):
         CInC3x3(tf.ones([3, 3, 3, 3]), name="mine").inverse(tf.zeros([4, 4, 2]))
-    with pytest.raises(ValueError, match=r"CInC3x3.trainable: `event_shape` must be \[H, W, C\]"):
-        CInC3x3.trainable([4, 4])
+    with pytest.raises(ValueError, match=r"CInC3x3.trainable: `event_shape` must be \[T, C\] or"):
+        CInC3x3.trainable([4])

@@ -135,7 +135,7 @@ def test_powers_end_and_outliers_grow_in_proportion(log_s):
         ),
         (lambda: ConvolutionCoupling(keras.layers.Dense(3)), "not built"),
         (lambda: ConvolutionCoupling.trainable([1]), "needs at least 2 channels"),
-        (lambda: ConvolutionCoupling.trainable([4, 4]), "`event_shape` must be"),
+        (lambda: ConvolutionCoupling.trainable([4, 4, 4, 4, 4]), "`event_shape` must be"),
     ],
 )
 def test_bad_parameters(make, words):
@@ -230,8 +230,8 @@ def test_conf_learns_the_digits(as_images):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: conf([3, 4]), r"`event_shape` must be \[N\] or \[H, W, C\]"),
-        (lambda: conf([7, 8, 1]), "height and width must be even; got event_shape"),
+        (lambda: conf([3, 0]), r"`event_shape` must be \[N\] or \[T, C\] or \[H, W, C\]"),
+        (lambda: conf([7, 8, 1]), "all sizes but the channels must be even; got event_shape"),
         (lambda: conf([1]), "needs at least 2 channels"),
         (lambda: conf([4], depth=0), "`depth` must be a positive integer"),
         (lambda: conf([4], num_filters=0), "`num_filters` must be a positive integer"),

@@ -145,7 +145,7 @@ def test_a_response_that_is_not_positive():
         (lambda: DCTSymmetricConv(np.ones([4]), (0,)), "`axes` must be different negative ints"),
         (lambda: DCTSymmetricConv(np.ones([4]), -1), "`axes` must be different negative ints"),
         (lambda: DCTSymmetricConv(np.ones([4]), (-1, -1)), "`axes` must be different"),
-        (lambda: DCTSymmetricConv.trainable([4, 4]), "`event_shape` must be"),
+        (lambda: DCTSymmetricConv.trainable([4, 4, 4, 4, 4]), "`event_shape` must be"),
         (lambda: DCTSymmetricConv.trainable([None, 4, 3]), r"`event_shape` .*; got \[None, 4, 3\]"),
         (lambda: DCTSymmetricConv.trainable([4], axes=(-2,)), r"at least 2 of them .*; got \[4\]"),
         (lambda: DCTSymmetricConv.trainable([4, 0], axes=(-2,)), "must be positive ints"),

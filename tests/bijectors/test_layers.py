@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
-from registry import LAYERS, ONE_OF_EACH
+from registry import LAYERS, ONE_OF_EACH, SIGNALS_AND_VOLUMES
 
 import tfp_invconv as tic
 
@@ -23,19 +23,23 @@ MODES = {"eager": lambda f: f, "function": tf.function}
 UNDER_XLA = {"EmergingConv", "PeriodicConv (exponential)"}
 
 
-@pytest.fixture(params=LAYERS, name="case")
+ALL = {**LAYERS, **SIGNALS_AND_VOLUMES}
+
+
+def marked(names, quick):
+    """The names as parameters of a test, in the slow tier if they are not in `quick`."""
+    return [pytest.param(n, marks=[] if n in quick else pytest.mark.slow) for n in names]
+
+
+@pytest.fixture(params=marked(ALL, quick=LAYERS), name="case")
 def fixture_case(request):
-    return LAYERS[request.param]
+    return ALL[request.param]
 
 
 def of_cases(is_one=lambda case: True, quick=LAYERS):
     """Runs a test over those cases of the registry alone, in the slow tier if not in `quick`."""
-    names = [name for name, case in LAYERS.items() if is_one(case)]
-    return pytest.mark.parametrize(
-        "case",
-        [pytest.param(n, marks=[] if n in quick else pytest.mark.slow) for n in names],
-        indirect=True,
-    )
+    names = [name for name, case in ALL.items() if is_one(case)]
+    return pytest.mark.parametrize("case", marked(names, quick), indirect=True)
 
 
 def test_registry_lists_every_layer():
@@ -84,6 +88,7 @@ def check_round_trips(case, wrap, dtype):
     np.testing.assert_allclose(z_again, z, atol=TOLERANCE[dtype])
 
 
+@of_cases(quick=ALL)
 def test_log_det_is_that_of_the_autodiff_jacobian(case):
     bijector, y = case.bijector(), case.input([2])
     size = int(np.prod(case.event_shape))
@@ -256,11 +261,11 @@ def test_dynamic_batch_size(case):
         np.testing.assert_allclose(there_and_back(y)[0], y, atol=1e-11)
 
 
-@of_cases(lambda case: case.event_ndims == 3, quick=ONE_OF_EACH)
-def test_dynamic_height_and_width(case):
+@of_cases(lambda case: case.event_ndims > 1, quick=ONE_OF_EACH)
+def test_dynamic_sizes(case):
     bijector, y = case.bijector(), case.input([2])
     x = bijector.inverse(y)
-    unknown = [None, None, None]
+    unknown = [None] * case.event_ndims
     specs = [tf.TensorSpec([*unknown, value.shape[-1]], tf.float64) for value in (y, x)]
 
     @tf.function(input_signature=specs)

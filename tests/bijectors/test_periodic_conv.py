@@ -68,10 +68,10 @@ def test_fft_and_matrix_agree(monkeypatch, height, width, size, batched):
     kernel = tf.constant(random_kernel(size, 2))
     kernel = tf.stack([kernel, 2.0 * kernel]) if batched else kernel
     z = random_images(3, 2, height, width, 2)
-    expected = ops.circular_solve(z, kernel)
+    expected = ops.circular_solve(z, kernel, 2)
     monkeypatch.setattr(ops, "_LONGEST_MATRIX", 0)
     monkeypatch.setattr(ops, "_transform_back", None)
-    np.testing.assert_allclose(ops.circular_solve(z, kernel), expected, atol=1e-11)
+    np.testing.assert_allclose(ops.circular_solve(z, kernel, 2), expected, atol=1e-11)
 
 
 @pytest.mark.parametrize("height, width, size", SIZES)

@@ -182,4 +182,4 @@ def test_bad_input():
     with pytest.raises(ValueError, match="s_log_gate: `log_alpha` must be finite"):
         SLogGate(np.nan)
     with pytest.raises(ValueError, match=r"s_log_gate.trainable: `event_shape` must be \[N\]"):
-        SLogGate.trainable([3, 4])
+        SLogGate.trainable([3, 4, 5, 6, 7])

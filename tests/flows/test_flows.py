@@ -148,7 +148,7 @@ def test_equal_seeds_make_equal_flows_and_unequal_layers(make):
     [
         (dict(event_shape=[28, 28, 1], levels=3), r"levels being 3; got event_shape \(28, 28, 1\)"),
         (dict(event_shape=[8, 6, 1], levels=2), r"levels being 2; got event_shape \(8, 6, 1\)"),
-        (dict(event_shape=[8, 8]), r"`event_shape` must be \[H, W, C\]"),
+        (dict(event_shape=[8]), r"`event_shape` must be \[T, C\] or \[H, W, C\]"),
         (dict(event_shape=[8, 8, 1], conv="3x3"), "`conv` must be one of"),
         (dict(event_shape=[8, 8, 1], coupling="cubic"), "`coupling` must be one of"),
         (dict(event_shape=[8, 8, 1], depth=0), "`depth` must be a positive integer"),

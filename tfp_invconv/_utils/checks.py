@@ -34,6 +34,17 @@ def is_integer(value):
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
+# The axes of an event of each rank: of vectors, signals, images and volumes.
+EVENTS = {1: "[N]", 2: "[T, C]", 3: "[H, W, C]", 4: "[D, H, W, C]"}
+
+
+def check_event_ndims(event_ndims, layer, ranks=(2, 3, 4)):
+    """Raises a ValueError unless the layer takes events with so many axes."""
+    if not is_integer(event_ndims) or event_ndims not in ranks:
+        needs = ", ".join(f"{rank} for {EVENTS[rank]}" for rank in ranks)
+        raise ValueError(f"{layer}: `event_ndims` must be {needs}; got {event_ndims!r}.")
+
+
 def check_event(x, layer, event, channels=None):
     """Raises a ValueError unless `x` ends in an event such as "[H, W, C]" with so many channels."""
     rank = event.count(",") + 1
@@ -46,12 +57,12 @@ def check_event(x, layer, event, channels=None):
         )
 
 
-def event_channels(event_shape, layer, ranks=(3,)):
-    """The number of channels of an `event_shape` of ints, [H, W, C] or (rank 1) [N]."""
+def event_channels(event_shape, layer, ranks=(2, 3, 4)):
+    """The number of channels of an `event_shape` of ints, which has one of these ranks."""
     sizes = list(event_shape) if np.ndim(event_shape) == 1 else []
     known = [size for size in sizes if size is not None]
     are_ints = all(is_integer(size) and size > 0 for size in known)
     if len(sizes) not in ranks or sizes[-1] is None or not are_ints:
-        needs = " or ".join({3: "[H, W, C]", 1: "[N]"}[rank] for rank in ranks)
+        needs = " or ".join(EVENTS[rank] for rank in ranks)
         raise ValueError(f"{layer}.trainable: `event_shape` must be {needs}; got {event_shape}.")
     return int(sizes[-1])

@@ -9,6 +9,7 @@ import tensorflow_probability as tfp
 from tensorflow_probability.python.internal import dtype_util, tensor_util
 from tensorflow_probability.python.internal import prefer_static as ps
 
+from tfp_invconv._utils import checks
 from tfp_invconv.bijectors import _cache
 
 is_ref = tensor_util.is_ref
@@ -34,11 +35,12 @@ class ParameterBijector(_WithoutCdf, tfp.bijectors.AutoCompositeTensorBijector):
     tensors. Variables and deferred tensors stay references, which every call reads anew.
 
     Class attributes:
-      SHAPES: the shape of each parameter, such as "[..., m, m, C, C]". `...` stands for batch
-        dimensions, a number for a fixed size. Axes of the same name have the same size, also in
-        different parameters. A parameter may be None where that is the constructor's default.
-      EVENT: the axes of an event on the data side. Axes of these names in `SHAPES` have the size
-        of the event's.
+      SHAPES: the shape of each parameter, such as "[..., m*, C, C]". `...` stands for batch
+        dimensions, a number for a fixed size, and a star for as many such axes as an event has
+        beside its channels. Axes of the same name have the same size, also in different
+        parameters. A parameter may be None where that is the constructor's default.
+      EVENT: the axes of an event on the data side, unless the constructor is given their number.
+        Axes of these names in `SHAPES` have the size of the event's.
       DEFAULT_SIZES: for the other axes, the size or the name of an axis of the same size that
         `tfp.experimental.util.make_trainable` uses where it is not given the parameter.
     """
@@ -49,12 +51,15 @@ class ParameterBijector(_WithoutCdf, tfp.bijectors.AutoCompositeTensorBijector):
 
     _cache = _cache.cache
 
-    def __init__(self, parameters: dict[str, Any], **options: Any) -> None:
+    def __init__(
+        self, parameters: dict[str, Any], *, event_ndims: int | None = None, **options: Any
+    ) -> None:
         """Converts, checks and sets the parameters.
 
         Args:
           parameters: `dict(locals())` from the first line of the subclass's constructor, which has
             an argument for each of `SHAPES`, and `validate_args` and `name`.
+          event_ndims: number of axes of an event, an attribute; None for those of `EVENT`.
           **options: further arguments of `tfb.Bijector`, such as `is_constant_jacobian`.
 
         Raises:
@@ -62,19 +67,22 @@ class ParameterBijector(_WithoutCdf, tfp.bijectors.AutoCompositeTensorBijector):
             neither float32 nor float64.
         """
         name = parameters["name"]
+        self.event_ndims = len(_axes(self.EVENT)) if event_ndims is None else event_ndims
+        if event_ndims is not None:
+            checks.check_event_ndims(event_ndims, name)
         values = {argument: parameters[argument] for argument in self.SHAPES}
         with tf.name_scope(name):
             dtype = common_dtype(*values.values()) if values else None
             sizes: dict[str, int] = {}
             for argument, value in values.items():
-                shape = self.SHAPES[argument]
+                shape = _expanded(self.SHAPES[argument], self.event_ndims)
                 if value is None and not _is_optional(type(self), argument):
                     raise ValueError(f"{name}: `{argument}` must have shape {shape}; got None.")
                 parameter = as_parameter(value, dtype, argument, name)
                 check_shape(parameter, argument, name, shape, sizes)
                 setattr(self, argument, parameter)
             super().__init__(
-                **{"forward_min_event_ndims": len(_axes(self.EVENT)), **options},
+                **{"forward_min_event_ndims": self.event_ndims, **options},
                 validate_args=parameters["validate_args"],
                 dtype=dtype,
                 parameters=parameters,
@@ -84,7 +92,7 @@ class ParameterBijector(_WithoutCdf, tfp.bijectors.AutoCompositeTensorBijector):
     @classmethod
     def _parameter_properties(cls, dtype):
         return {
-            argument: _properties(_axes(shape), _axes(cls.EVENT), cls.DEFAULT_SIZES)
+            argument: _properties(shape, _axes(cls.EVENT), cls.DEFAULT_SIZES)
             for argument, shape in cls.SHAPES.items()
         }
 
@@ -173,13 +181,26 @@ def _is_optional(layer, argument):
     return inspect.signature(layer).parameters[argument].default is None
 
 
+def _expanded(pattern, event_ndims):
+    """The pattern with the axes that a star stands for: "[..., m, m, C]" for "[..., m*, C]"."""
+    axes = [
+        ", ".join([axis[:-1]] * (event_ndims - 1)) if axis.endswith("*") else axis
+        for axis in pattern.strip("[]").split(", ")
+    ]
+    return f"[{', '.join(axes)}]"
+
+
 def _axes(pattern):
     """Names and fixed sizes of the axes: ["m", "m", "3"] for "[..., m, m, 3]"."""
     return [axis for axis in pattern.strip("[]").split(", ") if axis not in ("...", "")]
 
 
-def _properties(axes, event, default_sizes):
-    """TFP's description of a parameter with these axes, for events with the axes `event`."""
+def _properties(pattern, event, default_sizes):
+    """TFP's description of a parameter of this shape, for events with the axes `event`."""
+    axes = _axes(_expanded(pattern, len(event)))
+
+    def event_ndims(layer, _=None):
+        return len(_axes(_expanded(pattern, layer.event_ndims)))
 
     def shape_fn(sample_shape):
         needs = (default_sizes.get(axis, axis) for axis in axes)
@@ -190,10 +211,13 @@ def _properties(axes, event, default_sizes):
         batch = sample_shape[: ps.maximum(ps.size(sample_shape) - len(event), 0)]
         return ps.concat([batch, ps.convert_to_shape_tensor(sizes, dtype_hint=tf.int32)], axis=0)
 
-    return tfp.util.ParameterProperties(event_ndims=len(axes), shape_fn=shape_fn)
+    return tfp.util.ParameterProperties(
+        event_ndims=event_ndims if "*" in pattern else len(axes), shape_fn=shape_fn
+    )
 
 
-def num_pixels(x):
+def num_pixels(x, event_ndims):
     """H W of `[..., H, W, C]`: an int if both are known, else a tensor of the dtype of x."""
-    pixels = x.shape[-3:-1].num_elements()
-    return pixels if pixels is not None else tf.cast(tf.reduce_prod(tf.shape(x)[-3:-1]), x.dtype)
+    sizes = slice(-event_ndims, -1)
+    pixels = x.shape[sizes].num_elements()
+    return pixels if pixels is not None else tf.cast(tf.reduce_prod(tf.shape(x)[sizes]), x.dtype)

@@ -40,7 +40,7 @@ class TrainableCoupling(ChannelCoupling):
         """Makes a layer with its own networks, each with a last layer of zeros.
 
         Args:
-          event_shape: `[H, W, C]` or `[N]` of the data side.
+          event_shape: `[H, W, C]`, `[N]`, `[T, C]` or `[D, H, W, C]` of the data side.
           seed: int, for the networks, or None.
           dtype: of the networks, or a Keras policy; None for the global policy.
           condition_size: how many numbers a condition has, or the number of classes (see
@@ -71,7 +71,7 @@ def make_networks(
     """Makes the networks of a coupling of `count` parts, each with a last layer of zeros.
 
     Args:
-      event_shape: `[H, W, C]` (convolutional networks) or `[N]` (dense ones).
+      event_shape: `[N]` (dense networks), or one with spatial axes (convolutional ones).
       layer: name of the layer, for errors.
       count: number of parts.
       outputs: how many numbers a network returns for each channel of its part.
@@ -84,14 +84,14 @@ def make_networks(
     Returns:
       A list of `count` - 1 built Keras models.
     """
-    channels = checks.event_channels(event_shape, layer, ranks=(1, 3))
+    channels = checks.event_channels(event_shape, layer, ranks=checks.EVENTS)
     if channels < count:
         raise ValueError(
             f"{layer}: needs at least {count} channels for {count} parts; got the event shape "
             f"{event_shape}."
         )
     sizes = part_sizes(channels, count)
-    make = conv_net if len(event_shape) == 3 else mlp
+    make = mlp if len(event_shape) == 1 else conv_net
     return [
         make(
             [*event_shape[:-1], sum(sizes[: i + 1])],

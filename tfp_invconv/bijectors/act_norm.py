@@ -93,7 +93,7 @@ class ActNorm(ParameterBijector):
         """Makes a trainable identity, to be initialised from data.
 
         Args:
-          event_shape: `[H, W, C]` or `[N]` of the data side.
+          event_shape: of the data side; only the channels, the last axis, matter.
           seed: not used: nothing is random here.
           dtype: of the parameters.
           validate_args: see the constructor.
@@ -102,7 +102,7 @@ class ActNorm(ParameterBijector):
         Returns:
           A layer whose parameters are `tf.Variable`s of zeros.
         """
-        channels = checks.event_channels(event_shape, name, ranks=(1, 3))
+        channels = checks.event_channels(event_shape, name, ranks=checks.EVENTS)
         return cls(
             shift=tf.Variable(tf.zeros([channels], dtype), name="shift"),
             log_scale=tf.Variable(tf.zeros([channels], dtype), name="log_scale"),

@@ -9,8 +9,9 @@ from tfp_invconv._utils import checks, seeds
 from tfp_invconv._utils.types import DType, Shape, TensorLike
 from tfp_invconv.bijectors import _base
 from tfp_invconv.bijectors._base import ParameterBijector
-from tfp_invconv.ops.causal_conv import CORNERS, causal_conv, dilated, triangular_kernel
+from tfp_invconv.ops.causal_conv import CORNERS, causal_conv, dilated, is_far, triangular_kernel
 from tfp_invconv.ops.causal_solve import causal_solve, error_growth
+from tfp_invconv.ops.sizes import sizes
 
 # A larger relative error leaves fewer than two digits.
 _LARGEST_ERROR = 0.01
@@ -36,11 +37,13 @@ class AutoregressiveConv(ParameterBijector):
     With a bottom corner the channels are in the opposite order: K[0, 0] is lower triangular. Two
     layers with opposite corners, one after the other, see in all directions (see `EmergingConv`).
 
-    *Shapes*: events `[H, W, C]`, any H and W; any batch dimensions. A batch of kernels is a batch
+    *Shapes*: events `[H, W, C]`, any H and W, or signals `[T, C]` or volumes `[D, H, W, C]`, whose
+    kernels have one or three axes of m taps; any batch dimensions. A batch of kernels is a batch
     of bijectors.
 
     *Cost*: `inverse` is one padded m x m convolution. `forward` is exact and has no loop over
-    pixels: it takes H steps (H + W C / 96 for wide rows), each one dense product for all images.
+    pixels: it takes H steps (H + W C / 96 for wide rows, D + H of volumes, T C / 96 of signals),
+    each one dense product for all images.
     The log-determinant does not depend on the pixels. Gradients through `forward` cost one more
     `forward`; their memory does not grow with the number of steps.
 
@@ -66,7 +69,7 @@ class AutoregressiveConv(ParameterBijector):
     ICML 2019. All four corners: Kallappa, Nagar, Varma: FInC Flow. arXiv 2301.09266.
     """
 
-    SHAPES = {"kernel": "[..., m, m, C, C]", "log_scale": "[..., C]"}
+    SHAPES = {"kernel": "[..., m*, C, C]", "log_scale": "[..., C]"}
     DEFAULT_SIZES = {"m": 2}
 
     def __init__(
@@ -83,11 +86,12 @@ class AutoregressiveConv(ParameterBijector):
 
         Args:
           kernel: float tensor `[..., m, m, C, C]`, tap K[a, b] at `kernel[..., a, b, :, :]`, from
-            input to output channels.
+            input to output channels; of signals `[..., m, C, C]`.
           log_scale: float tensor `[..., C]`, the logarithm of the corner tap's diagonal. None
             for ones, so that the log-determinant is zero.
           corner: the corner towards which an output sees: "top_left", "top_right", "bottom_left"
-            or "bottom_right".
+            or "bottom_right"; of signals "left" or "right"; of volumes one of the first four after
+            "front_" or "back_".
           dilation: positive int, the distance d between taps in pixels.
           validate_args: whether to check at run time that rounding keeps some digits of the data.
           parameters: for subclasses, their constructor's arguments.
@@ -100,12 +104,14 @@ class AutoregressiveConv(ParameterBijector):
             fewer than two digits of images of this size. Both directions check it.
         """
         parameters = dict(locals()) if parameters is None else parameters
-        if corner not in CORNERS:
-            raise ValueError(f"{name}: `corner` must be one of {CORNERS}; got {corner!r}.")
+        known = [known for corners in CORNERS.values() for known in corners]
+        if corner not in known:
+            raise ValueError(f"{name}: `corner` must be one of {known}; got {corner!r}.")
         checks.check_positive_integer(dilation, "dilation", name)
         self.corner = corner
         self.dilation = dilation
-        super().__init__(parameters, is_constant_jacobian=True)
+        event_ndims = len(is_far(corner)) + 1
+        super().__init__(parameters, event_ndims=event_ndims, is_constant_jacobian=True)
 
     @classmethod
     def trainable(
@@ -115,7 +121,7 @@ class AutoregressiveConv(ParameterBijector):
         seed: int | None = None,
         dtype: DType = tf.float32,
         kernel_size: int = 2,
-        corner: str = "top_left",
+        corner: str | None = None,
         dilation: int = 1,
         validate_args: bool = False,
         name: str = "autoregressive_conv",
@@ -123,11 +129,11 @@ class AutoregressiveConv(ParameterBijector):
         """Makes a trainable layer near the identity.
 
         Args:
-          event_shape: `[H, W, C]` of the data side.
+          event_shape: `[H, W, C]`, `[T, C]` or `[D, H, W, C]` of the data side.
           seed: int, for the initial kernel, or None.
           dtype: of the parameters.
           kernel_size: m, how far a pixel sees in taps, itself included.
-          corner: see the constructor.
+          corner: see the constructor; None for the start of each axis, such as the top left.
           dilation: see the constructor.
           validate_args: see the constructor.
           name: name of the layer.
@@ -138,8 +144,12 @@ class AutoregressiveConv(ParameterBijector):
         """
         channels = checks.event_channels(event_shape, cls.__name__)
         checks.check_positive_integer(kernel_size, "kernel_size", name)
+        corners = CORNERS[len(event_shape) - 1]
+        corner = corners[0] if corner is None else corner
+        if corner not in corners:
+            raise ValueError(f"{name}: `corner` must be one of {corners}; got {corner!r}.")
         return cls(
-            kernel=initial_kernel(channels, kernel_size, seed, dtype),
+            kernel=initial_kernel(event_shape, kernel_size, seed, dtype),
             log_scale=tf.Variable(tf.zeros([channels], dtype), name="log_scale"),
             corner=corner,
             dilation=dilation,
@@ -164,30 +174,31 @@ class AutoregressiveConv(ParameterBijector):
     def _inverse_log_det_jacobian(self, y):
         if self.log_scale is None:
             return tf.zeros([], self.dtype)
-        return _base.num_pixels(y) * tf.reduce_sum(self.log_scale, -1)
+        return _base.num_pixels(y, self.event_ndims) * tf.reduce_sum(self.log_scale, -1)
 
     def _taps_for(self, images):
         """The taps, after a check of how much their inverse amplifies rounding errors."""
-        checks.check_event(images, self.name, "[H, W, C]", self.kernel.shape[-1])
+        event = checks.EVENTS[self.event_ndims]
+        checks.check_event(images, self.name, event, self.kernel.shape[-1])
         taps = self.taps()
         if not self.validate_args:
             return taps
         # Dilation interleaves images: this is the size of the largest.
-        height, width = (-(-n // self.dilation) for n in tf.unstack(tf.shape(images)[-3:-1]))
+        size = [-(-n // self.dilation) for n in sizes(images)[-self.event_ndims : -1]]
         check = tf.debugging.assert_less(
-            error_growth(taps, height, width, self.corner),
+            error_growth(taps, size, self.corner),
             tf.constant(_LARGEST_ERROR / np.finfo(self.dtype.as_numpy_dtype).eps, tf.float64),
             message=(
-                f"{self.name}: `forward` makes rounding errors grow x times for images of this "
-                f"height and width, and {self.dtype.name} carries no more than y times"
+                f"{self.name}: `forward` makes rounding errors grow x times for events of this "
+                f"size, and {self.dtype.name} carries no more than y times"
             ),
         )
         with tf.control_dependencies([check]):
             return tf.identity(taps)
 
 
-def initial_kernel(channels, size, seed, dtype, name="kernel"):
+def initial_kernel(event_shape, size, seed, dtype, name="kernel"):
     """A variable of size x size taps of independent N(0, 0.05^2 / size^2) entries."""
-    shape = [size, size, channels, channels]
+    shape = [size] * (len(event_shape) - 1) + [event_shape[-1]] * 2
     kernel = seeds.generator(seed).normal(scale=0.05 / size, size=shape)
     return tf.Variable(kernel, dtype=dtype, name=name)

@@ -29,8 +29,8 @@ class ChannelCoupling(ValueAndLogDetBijector):
 
     `inverse` can evaluate all networks at once, `forward` goes part by part.
 
-    *Shapes*: events `[H, W, C]`, or `[N]` with `event_ndims=1`, of at least k channels. If k does
-    not divide C, the first parts are one channel larger. Any batch dimensions.
+    *Shapes*: events `[H, W, C]`, or those of another `event_ndims`, of at least k channels. If k
+    does not divide C, the first parts are one channel larger. Any batch dimensions.
 
     *Cost*: in either direction, one evaluation of each network gives both the value and its
     log-determinant.
@@ -69,7 +69,7 @@ class ChannelCoupling(ValueAndLogDetBijector):
             A second input receives the condition, see `ConditionalChain`; a subclassed Keras model
             with a second input needs an attribute `condition_size`.
           bijector_fn: maps the output of a network to the bijector of a part.
-          event_ndims: 3 for events `[H, W, C]`, 1 for `[N]`.
+          event_ndims: 3 for events `[H, W, C]`, 1 for `[N]`, 2 for `[T, C]`, 4 for `[D, H, W, C]`.
           validate_args: whether to check parameters at run time.
           parameters: for subclasses, their constructor's arguments.
           name: name of the layer.
@@ -78,6 +78,7 @@ class ChannelCoupling(ValueAndLogDetBijector):
           ValueError: if a Keras network is not built (its variables could not be found).
         """
         parameters = dict(locals()) if parameters is None else parameters
+        checks.check_event_ndims(event_ndims, name, checks.EVENTS)
         networks = list(networks)
         if not networks:
             raise ValueError(f"{name}: needs at least one network; got none.")
@@ -137,8 +138,7 @@ class ChannelCoupling(ValueAndLogDetBijector):
         return tf.concat(values, -1), tf.add_n(log_dets)
 
     def _split(self, x):
-        event = "[H, W, C]" if self.forward_min_event_ndims == 3 else "[N]"
-        checks.check_event(x, self.name, event)
+        checks.check_event(x, self.name, checks.EVENTS[self.forward_min_event_ndims])
         count = len(self.networks) + 1
         if x.shape[-1] < count:
             raise ValueError(

@@ -5,6 +5,7 @@ import tensorflow as tf
 from tfp_invconv._utils import checks
 from tfp_invconv._utils.types import DType, Shape, TensorLike
 from tfp_invconv.bijectors.autoregressive_conv import AutoregressiveConv, initial_kernel
+from tfp_invconv.ops.causal_conv import CORNERS
 
 
 class CInC3x3(AutoregressiveConv):
@@ -21,8 +22,9 @@ class CInC3x3(AutoregressiveConv):
     `AutoregressiveConv` with three taps to the top left. A pixel sees none of the pixels below it
     and to its right, so a model also needs layers that see in other directions.
 
-    *Shapes*: events `[H, W, C]`, any H and W; any batch dimensions. A batch of kernels is a batch
-    of bijectors.
+    *Shapes*: events `[H, W, C]`, any H and W, or signals `[T, C]` or volumes `[D, H, W, C]`, of
+    which a pixel sees three to the left, or 3 x 3 x 3; any batch dimensions. A batch of kernels is
+    a batch of bijectors.
 
     *Cost*: `inverse` is one padded 3 x 3 convolution; see `AutoregressiveConv` for `forward`.
 
@@ -49,12 +51,13 @@ class CInC3x3(AutoregressiveConv):
     Nagar, Dufraisse, Varma: CInC Flow: Characterizable Invertible 3x3 Convolution. TPM 2021.
     """
 
-    SHAPES = {"kernel": "[..., 3, 3, C, C]", "log_scale": "[..., C]"}
+    SHAPES = {"kernel": "[..., 3*, C, C]", "log_scale": "[..., C]"}
 
     def __init__(
         self,
         kernel: TensorLike,
         log_scale: TensorLike | None = None,
+        event_ndims: int = 3,
         validate_args: bool = False,
         name: str = "cinc_3x3",
     ) -> None:
@@ -65,6 +68,8 @@ class CInC3x3(AutoregressiveConv):
             input to output channels.
           log_scale: float tensor `[..., C]`, the logarithm of the corner tap's diagonal. None
             for ones, so that the log-determinant is zero.
+          event_ndims: 3 for events `[H, W, C]`; 2 for `[T, C]` and three taps, 4 for
+            `[D, H, W, C]` and 3 x 3 x 3 of them.
           validate_args: whether to check at run time that rounding keeps some digits of the data.
           name: name of the layer.
 
@@ -74,8 +79,14 @@ class CInC3x3(AutoregressiveConv):
             fewer than two digits of images of this size. Both directions check it.
         """
         parameters = dict(locals())
+        checks.check_event_ndims(event_ndims, name)
         super().__init__(
-            kernel, log_scale, validate_args=validate_args, parameters=parameters, name=name
+            kernel,
+            log_scale,
+            CORNERS[event_ndims - 1][0],
+            validate_args=validate_args,
+            parameters=parameters,
+            name=name,
         )
 
     # Size, corner and dilation are fixed, so that they are no options here.
@@ -93,7 +104,7 @@ class CInC3x3(AutoregressiveConv):
         """Makes a trainable layer near the identity.
 
         Args:
-          event_shape: `[H, W, C]` of the data side.
+          event_shape: `[H, W, C]`, `[T, C]` or `[D, H, W, C]` of the data side.
           seed: int, for the initial kernel, or None.
           dtype: of the parameters.
           with_log_scale: whether to learn the corner tap's diagonal instead of fixing it at ones.
@@ -107,8 +118,9 @@ class CInC3x3(AutoregressiveConv):
         channels = checks.event_channels(event_shape, cls.__name__)
         log_scale = tf.Variable(tf.zeros([channels], dtype), name="log_scale")
         return cls(
-            kernel=initial_kernel(channels, 3, seed, dtype),
+            kernel=initial_kernel(event_shape, 3, seed, dtype),
             log_scale=log_scale if with_log_scale else None,
+            event_ndims=len(event_shape),
             validate_args=validate_args,
             name=name,
         )

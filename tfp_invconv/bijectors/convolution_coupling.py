@@ -94,7 +94,7 @@ class ConvolutionCoupling(ChannelCoupling):
           num_filters: m, a positive int, the number of convolutional flows F_i.
           log_alpha: float tensor `[m, 2]`, the logarithms of alpha_i and alpha'_i. None for
             alpha = 0.1 in all gates.
-          event_ndims: 3 for events `[H, W, C]`, 1 for `[N]`.
+          event_ndims: 3 for events `[H, W, C]`, 1 for `[N]`, 2 for `[T, C]`, 4 for `[D, H, W, C]`.
           validate_args: whether to check at run time that no gate overflows.
           name: name of the layer.
 
@@ -116,7 +116,7 @@ class ConvolutionCoupling(ChannelCoupling):
                 _mixed_flow,
                 num_filters=num_filters,
                 log_alpha=self.log_alpha,
-                axes=(-3, -2) if event_ndims == 3 else (-1,),
+                axes=tuple(range(-event_ndims, -1)) or (-1,),
                 validate_args=validate_args,
                 layer=name,
             ),
@@ -143,7 +143,7 @@ class ConvolutionCoupling(ChannelCoupling):
         """Makes a layer with its own network, which starts as the identity.
 
         Args:
-          event_shape: `[H, W, C]` or `[N]` of the data side.
+          event_shape: `[H, W, C]`, `[N]`, `[T, C]` or `[D, H, W, C]` of the data side.
           seed: int, for the network, or None.
           dtype: of the network and of `log_alpha`.
           num_filters: m, see the constructor.

@@ -88,9 +88,8 @@ class DCTSymmetricConv(ParameterBijector):
         self.axes = tuple(int(axis) for axis in axes)
         event_ndims = -min(axes)
         super().__init__(parameters, forward_min_event_ndims=event_ndims, is_constant_jacobian=True)
-        letters = {1: "N", 3: "H, W, C"}
-        event = letters.get(event_ndims, ", ".join(f"N{i}" for i in range(event_ndims)))
-        _base.check_shape(self.log_response, "log_response", name, f"[..., {event}]", {})
+        event = checks.EVENTS.get(event_ndims, f"[{', '.join('N' * event_ndims)}]")
+        _base.check_shape(self.log_response, "log_response", name, f"[..., {event[1:]}", {})
 
     @classmethod
     def trainable(
@@ -106,10 +105,11 @@ class DCTSymmetricConv(ParameterBijector):
         """Makes a trainable layer near the identity.
 
         Args:
-          event_shape: `[H, W, C]` or `[N]` of the data side; with `axes`, any that has these axes.
+          event_shape: `[H, W, C]`, `[N]`, `[T, C]` or `[D, H, W, C]` of the data side; with
+            `axes`, any that has these axes.
           seed: int, for the initial response, or None.
           dtype: of the parameters.
-          axes: see the constructor; None for both axes of an image, or the one of a vector. Axes
+          axes: see the constructor; None for all but the channels, or the one of a vector. Axes
             further left share the filters: with `axes=(-2,)` all rows of an image do.
           validate_args: see the constructor.
           name: name of the layer.
@@ -148,7 +148,8 @@ class DCTSymmetricConv(ParameterBijector):
           kernel: float tensor `[..., h, w, C]` or, for vectors, `[..., n]`: one half of each even
             filter. `kernel[0]` is the tap of the pixel itself, `kernel[a]` that of both its
             neighbours at the distance a. A `tf.Variable` is trainable.
-          event_shape: `[H, W, C]` or `[N]` of the data side, not smaller than the kernel.
+          event_shape: `[H, W, C]`, `[N]`, `[T, C]` or `[D, H, W, C]` of the data side, not smaller
+            than the kernel.
           validate_args: whether to check at run time that the response is positive.
           name: name of the layer.
 
@@ -164,9 +165,9 @@ class DCTSymmetricConv(ParameterBijector):
         kernel = _base.as_parameter(kernel, _base.common_dtype(kernel), "kernel", name)
         rank = len(event_shape)
         fits = kernel.shape.rank is not None and kernel.shape.rank >= rank
-        fits = fits and kernel.shape[-1] == event_shape[-1] if rank == 3 else fits
+        fits = fits and kernel.shape[-1] == event_shape[-1] if rank > 1 else fits
         if not fits or any(kernel.shape[a] > event_shape[a] for a in axes):
-            shape = "[..., h, w, C]" if rank == 3 else "[..., n]"
+            shape = checks.EVENTS[rank].lower().replace("c]", "C]").replace("[", "[..., ")
             raise ValueError(
                 f"{name}: `kernel` must have shape {shape}, no larger than the event shape "
                 f"{tuple(event_shape)}; got {kernel.shape}."
@@ -232,9 +233,9 @@ def _check_axes(axes, layer):
 
 
 def _event_axes(event_shape, layer):
-    """The axes of the convolution for an event [H, W, C] or [N]."""
-    checks.event_channels(event_shape, layer, ranks=(1, 3))
-    return (-3, -2) if len(event_shape) == 3 else (-1,)
+    """The axes of the convolution: all but the channels, or the one of a vector."""
+    checks.event_channels(event_shape, layer, ranks=checks.EVENTS)
+    return tuple(range(-len(event_shape), -1)) or (-1,)
 
 
 def _response(kernel, event_shape, axes):

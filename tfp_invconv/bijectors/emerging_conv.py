@@ -1,5 +1,7 @@
 """The emerging convolution: two autoregressive convolutions that see in all directions."""
 
+from typing import Any
+
 import tensorflow as tf
 
 from tfp_invconv._utils import checks, seeds
@@ -7,6 +9,7 @@ from tfp_invconv._utils.types import DType, Shape, TensorLike
 from tfp_invconv.bijectors import _base
 from tfp_invconv.bijectors._base import ParameterBijector
 from tfp_invconv.bijectors.autoregressive_conv import AutoregressiveConv, initial_kernel
+from tfp_invconv.ops.causal_conv import CORNERS
 
 
 class EmergingConv(ParameterBijector):
@@ -23,8 +26,8 @@ class EmergingConv(ParameterBijector):
     K1 sees up and to the left, K2 down and to the right. Away from the border the layer is a k x k
     convolution, its kernel being K1 convolved with K2.
 
-    *Shapes*: events `[H, W, C]`, any H and W; any batch dimensions. A batch of kernels is a batch
-    of bijectors.
+    *Shapes*: events `[H, W, C]`, any H and W, or signals `[T, C]` or volumes `[D, H, W, C]`; any
+    batch dimensions. A batch of kernels is a batch of bijectors.
 
     *Cost*: `inverse` is two padded m x m convolutions; up to k = 7 they take fewer multiplications
     than one k x k convolution. `forward` is two solves of H steps each; see `AutoregressiveConv`.
@@ -48,8 +51,8 @@ class EmergingConv(ParameterBijector):
     """
 
     SHAPES = {
-        "kernel_1": "[..., m, m, C, C]",
-        "kernel_2": "[..., n, n, C, C]",
+        "kernel_1": "[..., m*, C, C]",
+        "kernel_2": "[..., n*, C, C]",
         "log_scale_1": "[..., C]",
         "log_scale_2": "[..., C]",
     }
@@ -62,6 +65,7 @@ class EmergingConv(ParameterBijector):
         log_scale_1: TensorLike | None = None,
         log_scale_2: TensorLike | None = None,
         dilation: int = 1,
+        event_ndims: int = 3,
         validate_args: bool = False,
         name: str = "emerging_conv",
     ) -> None:
@@ -76,6 +80,8 @@ class EmergingConv(ParameterBijector):
           log_scale_2: float tensor `[..., C]`, the logarithm of the diagonal of K2's corner tap, or
             None for ones.
           dilation: positive int, the distance between taps in pixels.
+          event_ndims: 3 for events `[H, W, C]`, 2 for `[T, C]`, 4 for `[D, H, W, C]`, whose
+            kernels have one axis of taps less or more.
           validate_args: whether to check at run time that rounding keeps some digits of the data.
           name: name of the layer.
 
@@ -88,17 +94,14 @@ class EmergingConv(ParameterBijector):
         """
         parameters = dict(locals())
         self.dilation = dilation
-        super().__init__(parameters, is_constant_jacobian=True)
+        super().__init__(parameters, event_ndims=event_ndims, is_constant_jacobian=True)
+        corners = CORNERS[event_ndims - 1]
+        options: dict[str, Any] = dict(dilation=dilation, validate_args=validate_args)
         self._first = AutoregressiveConv(
-            self.kernel_1, self.log_scale_1, "top_left", dilation, validate_args, name=f"{name}_1"
+            self.kernel_1, self.log_scale_1, corners[0], name=f"{name}_1", **options
         )
         self._second = AutoregressiveConv(
-            self.kernel_2,
-            self.log_scale_2,
-            "bottom_right",
-            dilation,
-            validate_args,
-            name=f"{name}_2",
+            self.kernel_2, self.log_scale_2, corners[-1], name=f"{name}_2", **options
         )
 
     @classmethod
@@ -116,7 +119,7 @@ class EmergingConv(ParameterBijector):
         """Makes a trainable layer near the identity.
 
         Args:
-          event_shape: `[H, W, C]` of the data side.
+          event_shape: `[H, W, C]`, `[T, C]` or `[D, H, W, C]` of the data side.
           seed: int, for the initial kernels, or None.
           dtype: of the parameters.
           kernel_size: k, odd: the receptive field is k x k taps.
@@ -138,11 +141,12 @@ class EmergingConv(ParameterBijector):
         size = (kernel_size + 1) // 2
         seed_1, seed_2 = seeds.spawn_seeds(seed, 2)
         return cls(
-            kernel_1=initial_kernel(channels, size, seed_1, dtype, "kernel_1"),
-            kernel_2=initial_kernel(channels, size, seed_2, dtype, "kernel_2"),
+            kernel_1=initial_kernel(event_shape, size, seed_1, dtype, "kernel_1"),
+            kernel_2=initial_kernel(event_shape, size, seed_2, dtype, "kernel_2"),
             log_scale_1=tf.Variable(tf.zeros([channels], dtype), name="log_scale_1"),
             log_scale_2=tf.Variable(tf.zeros([channels], dtype), name="log_scale_2"),
             dilation=dilation,
+            event_ndims=len(event_shape),
             validate_args=validate_args,
             name=name,
         )
@@ -156,4 +160,4 @@ class EmergingConv(ParameterBijector):
     def _inverse_log_det_jacobian(self, y):
         scales = [s for s in (self.log_scale_1, self.log_scale_2) if s is not None]
         sums = [tf.reduce_sum(scale, -1) for scale in scales]
-        return _base.num_pixels(y) * sum(sums, tf.zeros([], self.dtype))
+        return _base.num_pixels(y, self.event_ndims) * sum(sums, tf.zeros([], self.dtype))

@@ -6,6 +6,7 @@ from tfp_invconv._utils import checks, seeds
 from tfp_invconv._utils.types import DType, Shape, TensorLike
 from tfp_invconv.bijectors import _base
 from tfp_invconv.bijectors._base import ParameterBijector
+from tfp_invconv.ops.causal_conv import expanded
 from tfp_invconv.ops.householder import householder_product
 
 
@@ -22,8 +23,8 @@ class HouseholderQR1x1(ParameterBijector):
     triangle of `upper` with the diagonal `exp(log_scale)`. With n = C reflections W can become
     any invertible matrix, up to the signs of its columns.
 
-    *Shapes*: events `[H, W, C]`, any H and W; any batch dimensions. A batch of parameters is a
-    batch of bijectors.
+    *Shapes*: events `[H, W, C]`, any H and W, or signals `[T, C]` or volumes `[D, H, W, C]`; any
+    batch dimensions. A batch of parameters is a batch of bijectors.
 
     *Cost*: in both directions, one product with a C x C matrix for each pixel. Q costs
     O(n^2 C + C^2 n) once for the batch; the compact WY form needs no loop over reflections.
@@ -55,6 +56,7 @@ class HouseholderQR1x1(ParameterBijector):
         reflections: TensorLike,
         upper: TensorLike,
         log_scale: TensorLike,
+        event_ndims: int = 3,
         validate_args: bool = False,
         name: str = "householder_qr_1x1",
     ) -> None:
@@ -64,6 +66,7 @@ class HouseholderQR1x1(ParameterBijector):
           reflections: float tensor `[..., n, C]`, the vectors v: n <= C, none of them zero.
           upper: float tensor `[..., C, C]`; its strict upper triangle is that of R.
           log_scale: float tensor `[..., C]`, the logarithm of R's diagonal.
+          event_ndims: 3 for events `[H, W, C]`, 2 for `[T, C]`, 4 for `[D, H, W, C]`.
           validate_args: whether to check at run time that no reflection is zero.
           name: name of the layer.
 
@@ -72,7 +75,7 @@ class HouseholderQR1x1(ParameterBijector):
           InvalidArgumentError: if `validate_args=True` and a reflection is zero.
         """
         parameters = dict(locals())
-        super().__init__(parameters, is_constant_jacobian=True)
+        super().__init__(parameters, event_ndims=event_ndims, is_constant_jacobian=True)
         count, channels = self.reflections.shape[-2:]
         if count > channels:
             raise ValueError(
@@ -94,7 +97,7 @@ class HouseholderQR1x1(ParameterBijector):
         """Makes a trainable layer that starts as a random orthogonal matrix.
 
         Args:
-          event_shape: `[H, W, C]` of the data side.
+          event_shape: `[H, W, C]`, `[T, C]` or `[D, H, W, C]` of the data side.
           seed: int, for the initial reflections, or None.
           dtype: of the parameters.
           num_reflections: n, at most C; None for C.
@@ -113,6 +116,7 @@ class HouseholderQR1x1(ParameterBijector):
             reflections=tf.Variable(reflections, dtype=dtype, name="reflections"),
             upper=tf.Variable(tf.zeros([channels, channels], dtype), name="upper"),
             log_scale=tf.Variable(tf.zeros([channels], dtype), name="log_scale"),
+            event_ndims=len(event_shape),
             validate_args=validate_args,
             name=name,
         )
@@ -128,18 +132,15 @@ class HouseholderQR1x1(ParameterBijector):
         return strict + tf.linalg.diag(tf.exp(self.log_scale))
 
     def _inverse(self, y):
-        checks.check_event(y, self.name, "[H, W, C]", self.upper.shape[-1])
-        return _at_each_pixel(y, tf.matmul(self.orthogonal(), self.triangular()))
+        return self._at_each_pixel(y, tf.matmul(self.orthogonal(), self.triangular()))
 
     def _forward(self, x):
-        checks.check_event(x, self.name, "[H, W, C]", self.upper.shape[-1])
         transposed = tf.linalg.matrix_transpose(self.orthogonal())
-        return _at_each_pixel(
-            x, tf.linalg.triangular_solve(self.triangular(), transposed, lower=False)
-        )
+        inverse = tf.linalg.triangular_solve(self.triangular(), transposed, lower=False)
+        return self._at_each_pixel(x, inverse)
 
     def _inverse_log_det_jacobian(self, y):
-        return _base.num_pixels(y) * tf.reduce_sum(self.log_scale, -1)
+        return _base.num_pixels(y, self.event_ndims) * tf.reduce_sum(self.log_scale, -1)
 
     def _parameter_control_dependencies(self, is_init):
         if not self.validate_args or is_init == _base.is_ref(self.reflections):
@@ -148,12 +149,12 @@ class HouseholderQR1x1(ParameterBijector):
         message = f"{self.name}: a Householder reflection is zero"
         return [tf.debugging.assert_positive(largest, message=message)]
 
-
-def _at_each_pixel(x, matrix):
-    """x[..., i, j, :] @ matrix for all pixels."""
-    if matrix.shape.rank > 2:
-        return tf.matmul(x, matrix[..., tf.newaxis, :, :])
-    pixels = tf.matmul(tf.reshape(x, [-1, matrix.shape[-1]]), matrix)
-    y = tf.reshape(pixels, tf.shape(x))
-    y.set_shape(x.shape)
-    return y
+    def _at_each_pixel(self, x, matrix):
+        """x[..., i, j, :] @ matrix for all pixels."""
+        checks.check_event(x, self.name, checks.EVENTS[self.event_ndims], matrix.shape[-1])
+        if matrix.shape.rank > 2:
+            return tf.matmul(x, expanded(matrix, -2, self.event_ndims - 2))
+        pixels = tf.matmul(tf.reshape(x, [-1, matrix.shape[-1]]), matrix)
+        y = tf.reshape(pixels, tf.shape(x))
+        y.set_shape(x.shape)
+        return y

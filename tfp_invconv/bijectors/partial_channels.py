@@ -23,7 +23,8 @@ class PartialChannels(ValueAndLogDetBijector):
     With the next level's `Chain` as the bijector it is the multi-scale architecture, with a
     latent that keeps the shape of the image.
 
-    *Shapes*: events `[H, W, C]`, C at least n. The bijector must keep the shape `[H, W, n]`.
+    *Shapes*: events `[H, W, C]`, or those of another `event_ndims`, C at least n. The bijector must
+    keep the shape `[H, W, n]`.
 
     *Cost*: that of the bijector, on n channels, and two copies. Value and log-determinant come
     from one evaluation.
@@ -48,6 +49,7 @@ class PartialChannels(ValueAndLogDetBijector):
         self,
         bijector: tfp.bijectors.Bijector,
         num_channels: int,
+        event_ndims: int = 3,
         validate_args: bool = False,
         name: str = "partial_channels",
     ) -> None:
@@ -56,18 +58,20 @@ class PartialChannels(ValueAndLogDetBijector):
         Args:
           bijector: a bijector of events `[H, W, n]`.
           num_channels: n, a positive int.
+          event_ndims: 3 for events `[H, W, C]`, 2 for `[T, C]`, 4 for `[D, H, W, C]`.
           validate_args: not used: shapes are always checked.
           name: name of the layer.
 
         Raises:
-          ValueError: if `num_channels` is not a positive int.
+          ValueError: if `num_channels` is not a positive int, or `event_ndims` is none of these.
         """
         parameters = dict(locals())
         checks.check_positive_integer(num_channels, "num_channels", name)
+        checks.check_event_ndims(event_ndims, name)
         self.bijector = bijector
-        self.num_channels = num_channels
+        self.num_channels, self.event_ndims = num_channels, event_ndims
         super().__init__(
-            forward_min_event_ndims=3,
+            forward_min_event_ndims=event_ndims,
             is_constant_jacobian=bijector.is_constant_jacobian,
             validate_args=validate_args,
             dtype=bijector.dtype,
@@ -77,7 +81,11 @@ class PartialChannels(ValueAndLogDetBijector):
 
     @classmethod
     def _parameter_properties(cls, dtype):
-        return dict(bijector=tfp.util.BatchedComponentProperties(event_ndims=3))
+        return dict(
+            bijector=tfp.util.BatchedComponentProperties(
+                event_ndims=lambda self, _=None: self.event_ndims
+            )
+        )
 
     @property
     def takes_condition(self) -> bool:
@@ -95,12 +103,13 @@ class PartialChannels(ValueAndLogDetBijector):
         first, rest = self.split(x)
         # The name keeps the value alive, and so in TFP's cache, while the log-determinant is made.
         value = getattr(self.bijector, direction)(first, **kwargs)
-        log_det = getattr(self.bijector, f"{direction}_log_det_jacobian")(first, 3, **kwargs)
+        log_det = getattr(self.bijector, f"{direction}_log_det_jacobian")
+        log_det = log_det(first, self.event_ndims, **kwargs)
         return self.join(value, rest), log_det
 
     def split(self, x: TensorLike) -> tuple[tf.Tensor, tf.Tensor]:
         """The channels that the bijector transforms, and the others."""
-        checks.check_event(x, self.name, "[H, W, C]")
+        checks.check_event(x, self.name, checks.EVENTS[self.event_ndims])
         if x.shape[-1] < self.num_channels:
             raise ValueError(
                 f"{self.name}: needs at least {self.num_channels} channels; got an input of "
@@ -111,9 +120,10 @@ class PartialChannels(ValueAndLogDetBijector):
 
     def join(self, first: TensorLike, rest: TensorLike) -> tf.Tensor:
         """The channels that the bijector has transformed, and the others behind them."""
-        if not first.shape[-3:-1].is_compatible_with(rest.shape[-3:-1]):
+        sizes = slice(-self.event_ndims, -1)
+        if not first.shape[sizes].is_compatible_with(rest.shape[sizes]):
             raise ValueError(
-                f"{self.name}: the bijector must keep height and width, {rest.shape[-3:-1]}; "
+                f"{self.name}: the bijector must keep height and width, {rest.shape[sizes]}; "
                 f"it returned shape {first.shape}."
             )
         return tf.concat([first, rest], -1)

@@ -48,8 +48,8 @@ class PeriodicConv(ParameterBijector):
     An even kernel sees one pixel more upwards and to the left than down and to the right. Rolling
     the input by some pixels rolls the output by as many.
 
-    *Shapes*: events `[H, W, C]`, any H and W, even smaller than the kernel; any batch dimensions. A
-    batch of kernels is a batch of bijectors.
+    *Shapes*: events `[H, W, C]`, any H and W, even smaller than the kernel, or signals `[T, C]` or
+    volumes `[D, H, W, C]`; any batch dimensions. A batch of kernels is a batch of bijectors.
 
     *Cost*: `inverse` is one k x k convolution or, for a large kernel on a small image, a product
     in the frequency domain. `forward` is such a product, O(H + W + C) for each number. Both
@@ -86,13 +86,14 @@ class PeriodicConv(ParameterBijector):
     Flows. NeurIPS 2020 (`exponential=True`).
     """
 
-    SHAPES = {"kernel": "[..., k, k, C, C]"}
+    SHAPES = {"kernel": "[..., k*, C, C]"}
     DEFAULT_SIZES = {"k": 3}
 
     def __init__(
         self,
         kernel: TensorLike,
         exponential: bool = False,
+        event_ndims: int = 3,
         validate_args: bool = False,
         name: str = "periodic_conv",
     ) -> None:
@@ -102,6 +103,8 @@ class PeriodicConv(ParameterBijector):
           kernel: float tensor `[..., k, k, C, C]`, tap K[a, b] at `kernel[..., a, b, :, :]`, from
             input to output channels.
           exponential: bool, whether to convolve with the exponential of the kernel.
+          event_ndims: 3 for events `[H, W, C]`, 2 for `[T, C]`, 4 for `[D, H, W, C]`, whose
+            kernels have one axis of taps less or more.
           validate_args: whether to check at run time that the convolution is invertible. The
             exponential is for every finite kernel.
           name: name of the layer.
@@ -117,7 +120,7 @@ class PeriodicConv(ParameterBijector):
         if not isinstance(exponential, bool):
             raise ValueError(f"{name}: `exponential` must be a bool; got {exponential!r}.")
         self.exponential = exponential
-        super().__init__(parameters, is_constant_jacobian=True)
+        super().__init__(parameters, event_ndims=event_ndims, is_constant_jacobian=True)
 
     @classmethod
     def trainable(
@@ -134,7 +137,7 @@ class PeriodicConv(ParameterBijector):
         """Makes a trainable layer near a random orthogonal 1 x 1 convolution, or near the identity.
 
         Args:
-          event_shape: `[H, W, C]` of the data side.
+          event_shape: `[H, W, C]`, `[T, C]` or `[D, H, W, C]` of the data side.
           seed: int, for the initial kernel, or None.
           dtype: of the kernel.
           kernel_size: k, any positive int.
@@ -152,45 +155,51 @@ class PeriodicConv(ParameterBijector):
         checks.check_positive_integer(kernel_size, "kernel_size", name)
         rng = seeds.generator(seed)
         # At this scale the noise changes no singular value of a W(u, v) by more than about 0.15.
-        scale = 0.05 / (kernel_size * np.sqrt(channels))
-        kernel = rng.normal(scale=scale, size=[kernel_size, kernel_size, channels, channels])
+        ndims = len(event_shape) - 1
+        scale = 0.05 / np.sqrt(kernel_size**ndims * channels)
+        kernel = rng.normal(scale=scale, size=[kernel_size] * ndims + [channels] * 2)
         if not exponential:
-            centre = (kernel_size - 1) // 2
-            kernel[centre, centre] += np.linalg.qr(rng.normal(size=[channels, channels]))[0]
+            centre = ((kernel_size - 1) // 2,) * ndims
+            kernel[centre] += np.linalg.qr(rng.normal(size=[channels, channels]))[0]
         return cls(
             kernel=tf.Variable(kernel, dtype=dtype, name="kernel"),
             exponential=exponential,
+            event_ndims=len(event_shape),
             validate_args=validate_args,
             name=name,
         )
 
     def _inverse(self, y):
-        kernel = self._kernel_for(y)
+        kernel, ndims = self._kernel_for(y), self.event_ndims - 1
         convolve = circular_exp_conv if self.exponential else circular_conv
-        return call_with_padded_batch(lambda y: convolve(y, kernel), y, event_ndims=3)
+        return call_with_padded_batch(lambda y: convolve(y, kernel, ndims), y, ndims + 1)
 
     def _forward(self, x):
-        kernel = self._kernel_for(x)
+        kernel, ndims = self._kernel_for(x), self.event_ndims - 1
         if self.exponential:
             kernel = -kernel
         solve = circular_exp_conv if self.exponential else circular_solve
-        return call_with_padded_batch(lambda x: solve(x, kernel), x, event_ndims=3)
+        return call_with_padded_batch(lambda x: solve(x, kernel, ndims), x, ndims + 1)
 
     def _inverse_log_det_jacobian(self, y):
         log_det = circular_exp_log_det if self.exponential else circular_log_abs_det
-        return log_det(self._kernel_for(y), *sizes(y)[-3:-1])
+        return log_det(self._kernel_for(y), self._sizes(y))
+
+    def _sizes(self, images):
+        return sizes(images)[-self.event_ndims : -1]
 
     def _kernel_for(self, images):
-        """The kernel, after a check that the convolution of images of this size is invertible."""
-        checks.check_event(images, self.name, "[H, W, C]", self.kernel.shape[-1])
+        """The kernel, after a check that the convolution of events of this size is invertible."""
+        event = checks.EVENTS[self.event_ndims]
+        checks.check_event(images, self.name, event, self.kernel.shape[-1])
         kernel = tf.convert_to_tensor(self.kernel)
         if not self.validate_args:
             return kernel
         if self.exponential:
             is_bad, fault = ~tf.math.is_finite(kernel), "is not finite"
         else:
-            is_bad = circular_is_singular(kernel, *sizes(images)[-3:-1])
-            fault = "is singular for images of this height and width"
+            is_bad = circular_is_singular(kernel, self._sizes(images))
+            fault = "is singular for events of this size"
         check = tf.debugging.assert_equal(is_bad, False, message=f"{self.name}: the kernel {fault}")
         with tf.control_dependencies([check]):
             return tf.identity(kernel)

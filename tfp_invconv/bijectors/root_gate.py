@@ -96,7 +96,7 @@ class RootGate(ParameterBijector):
         """Makes a gate with one trainable softness for all numbers.
 
         Args:
-          event_shape: `[H, W, C]` or `[N]` of the data side.
+          event_shape: of the data side.
           seed: not used: nothing is random here.
           dtype: of the parameters.
           threshold: see the constructor.
@@ -106,7 +106,7 @@ class RootGate(ParameterBijector):
         Returns:
           A layer whose `log_softness` is a scalar `tf.Variable`, with s = 1.
         """
-        checks.event_channels(event_shape, name, ranks=(1, 3))
+        checks.event_channels(event_shape, name, ranks=checks.EVENTS)
         return cls(
             threshold=threshold,
             log_softness=tf.Variable(tf.zeros([], dtype), name="log_softness"),

@@ -97,7 +97,7 @@ class SLogGate(ParameterBijector):
         """Makes a trainable gate with one alpha for all numbers, as in the paper.
 
         Args:
-          event_shape: `[H, W, C]` or `[N]` of the data side.
+          event_shape: of the data side.
           seed: not used: nothing is random here.
           dtype: of the parameters.
           linear_beyond: see the constructor.
@@ -107,7 +107,7 @@ class SLogGate(ParameterBijector):
         Returns:
           A layer whose `log_alpha` is a scalar `tf.Variable`, with alpha = 1.
         """
-        checks.event_channels(event_shape, name, ranks=(1, 3))
+        checks.event_channels(event_shape, name, ranks=checks.EVENTS)
         return cls(
             log_alpha=tf.Variable(tf.zeros([], dtype), name="log_alpha"),
             linear_beyond=linear_beyond,

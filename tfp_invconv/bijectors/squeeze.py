@@ -1,6 +1,11 @@
 """Space to depth: trades height and width for channels."""
 
+import math
+from collections.abc import Sequence
+
+import numpy as np
 import tensorflow as tf
+from tensorflow_probability.python.internal import prefer_static as ps
 
 from tfp_invconv._utils import checks
 from tfp_invconv._utils.types import DType, Shape
@@ -17,7 +22,9 @@ class Squeeze(ParameterBijector):
     inverse_log_det_jacobian:  0
     ```
 
-    *Shapes*: events `[H, W, C]` on the data side, H and W multiples of b; any batch dimensions.
+    *Shapes*: events `[H, W, C]` on the data side, H and W multiples of b, or signals `[T, C]` or
+    volumes `[D, H, W, C]`; any batch dimensions. With a b for each axis, blocks are b_1 x b_2
+    pixels, and an axis whose b is one stays as it is.
 
     *Cost*: one copy.
 
@@ -27,6 +34,8 @@ class Squeeze(ParameterBijector):
     >>> import tfp_invconv as tic
     >>> tic.Squeeze().inverse(tf.zeros([10, 8, 8, 3])).shape
     TensorShape([10, 4, 4, 12])
+    >>> tic.Squeeze((1, 4)).inverse(tf.zeros([10, 8, 8, 3])).shape
+    TensorShape([10, 8, 2, 12])
 
     #### References
 
@@ -34,22 +43,36 @@ class Squeeze(ParameterBijector):
     """
 
     def __init__(
-        self, block_size: int = 2, validate_args: bool = False, name: str = "squeeze"
+        self,
+        block_size: int | Sequence[int] = 2,
+        event_ndims: int = 3,
+        validate_args: bool = False,
+        name: str = "squeeze",
     ) -> None:
         """Makes the layer; its arguments become attributes.
 
         Args:
-          block_size: b, a positive int.
+          block_size: b, a positive int, or one for each axis but the channels.
+          event_ndims: 3 for events `[H, W, C]`, 2 for `[T, C]`, 4 for `[D, H, W, C]`.
           validate_args: not used: shapes are always checked.
           name: name of the layer.
 
         Raises:
-          ValueError: if `block_size` is not a positive int.
+          ValueError: if `block_size` is neither, or `event_ndims` is none of these.
         """
         parameters = dict(locals())
-        checks.check_positive_integer(block_size, "block_size", name)
-        self.block_size = block_size
-        super().__init__(parameters, is_constant_jacobian=True)
+        checks.check_event_ndims(event_ndims, name)
+        is_one = np.ndim(block_size) == 0
+        blocks = (block_size,) * (event_ndims - 1) if is_one else tuple(block_size)  # type: ignore
+        if len(blocks) != event_ndims - 1:
+            raise ValueError(
+                f"{name}: `block_size` must be a positive int, or {event_ndims - 1} of them, one "
+                f"for each axis but the channels; got {block_size!r}."
+            )
+        for block in blocks:
+            checks.check_positive_integer(block, "block_size", name)
+        self.block_size, self._blocks = block_size, blocks
+        super().__init__(parameters, event_ndims=event_ndims, is_constant_jacobian=True)
 
     @classmethod
     def trainable(
@@ -58,63 +81,70 @@ class Squeeze(ParameterBijector):
         *,
         seed: int | None = None,
         dtype: DType = tf.float32,
-        block_size: int = 2,
+        block_size: int | Sequence[int] = 2,
         validate_args: bool = False,
         name: str = "squeeze",
     ) -> "Squeeze":
         """Makes the layer, which has no parameters, and checks that it fits `event_shape`."""
-        layer = cls(block_size=block_size, validate_args=validate_args, name=name)
         checks.event_channels(event_shape, name)
+        layer = cls(block_size, len(event_shape), validate_args=validate_args, name=name)
         layer.inverse_event_shape(event_shape)
         return layer
 
     def _inverse(self, y):
-        return self._resize(tf.nn.space_to_depth, y, self._inverse_event_shape)
+        *sizes, channels = self._event(y, self._inverse_event_shape)
+        # Each axis becomes two: of the blocks, and within them.
+        pairs = [n for size, b in zip(sizes, self._blocks, strict=True) for n in (size // b, b)]
+        n = len(pairs)
+        order = [*range(0, n, 2), *range(1, n, 2), n]
+        return self._rearranged(y, [*pairs, channels], order, self._inverse_event_shape_tensor)
 
     def _forward(self, x):
-        return self._resize(tf.nn.depth_to_space, x, self._forward_event_shape)
+        *sizes, channels = self._event(x, self._forward_event_shape)
+        split, n = [*sizes, *self._blocks, channels // math.prod(self._blocks)], len(sizes)
+        order = [axis for i in range(n) for axis in (i, n + i)] + [2 * n]
+        return self._rearranged(x, split, order, self._forward_event_shape_tensor)
 
-    def _resize(self, resize, x, event_shape):
-        checks.check_event(x, self.name, "[H, W, C]")
-        shape = event_shape(x.shape[-3:])
-        if self.block_size == 1:
-            return tf.identity(x)
-        images = resize(tf.reshape(x, tf.concat([[-1], tf.shape(x)[-3:]], 0)), self.block_size)
-        y = tf.reshape(images, tf.concat([tf.shape(x)[:-3], tf.shape(images)[1:]], 0))
-        y.set_shape(x.shape[:-3] + shape)
-        return y
+    def _event(self, x, event_shape):
+        """The sizes of an event, ints where they are known, which `event_shape` checks."""
+        checks.check_event(x, self.name, checks.EVENTS[self.event_ndims])
+        event_shape(x.shape[-self.event_ndims :])
+        return list(ps.unstack(ps.shape(x)[-self.event_ndims :]))
+
+    def _rearranged(self, x, split, order, event_shape):
+        """x with the axes of its events split, put in order, and joined."""
+        batch, event = ps.shape(x)[: -self.event_ndims], ps.shape(x)[-self.event_ndims :]
+        rank = x.shape.rank - self.event_ndims
+        y = tf.reshape(x, ps.concat([batch, split], 0))
+        y = tf.transpose(y, [*range(rank), *(rank + axis for axis in order)])
+        return tf.reshape(y, ps.concat([batch, event_shape(event)], 0))
 
     def _inverse_event_shape(self, shape):
-        b = self.block_size
-        height, width, channels = shape
-        if (height or 0) % b or (width or 0) % b:
+        *sizes, channels = shape
+        if any((size or 0) % b for size, b in zip(sizes, self._blocks, strict=True)):
             raise ValueError(
-                f"{self.name}: height and width must be multiples of block_size = {b}; got an "
-                f"event of shape {shape}."
+                f"{self.name}: every size but the channels must be a multiple of block_size = "
+                f"{self.block_size}; got an event of shape {shape}."
             )
-        return tf.TensorShape(
-            [height and height // b, width and width // b, channels and channels * b * b]
-        )
+        sizes = [size and size // b for size, b in zip(sizes, self._blocks, strict=True)]
+        return tf.TensorShape([*sizes, channels and channels * math.prod(self._blocks)])
 
     def _forward_event_shape(self, shape):
-        b = self.block_size
-        height, width, channels = shape
-        if (channels or 0) % (b * b):
+        *sizes, channels = shape
+        size_of_block = math.prod(self._blocks)
+        if (channels or 0) % size_of_block:
             raise ValueError(
-                f"{self.name}: channels must be a multiple of block_size^2 = {b * b}; got an "
-                f"event of shape {shape}."
+                f"{self.name}: channels must be a multiple of the {size_of_block} pixels in a "
+                f"block; got an event of shape {shape}."
             )
-        return tf.TensorShape(
-            [height and height * b, width and width * b, channels and channels // (b * b)]
-        )
+        sizes = [size and size * b for size, b in zip(sizes, self._blocks, strict=True)]
+        return tf.TensorShape([*sizes, channels and channels // size_of_block])
 
     def _inverse_event_shape_tensor(self, shape):
-        b = self.block_size
-        return tf.stack([shape[0] // b, shape[1] // b, shape[2] * b * b])
+        return ps.concat([shape[:-1] // self._blocks, shape[-1:] * math.prod(self._blocks)], 0)
 
     def _forward_event_shape_tensor(self, shape):
-        b = self.block_size
-        return tf.stack([shape[0] * b, shape[1] * b, shape[2] // (b * b)])
+        return ps.concat([shape[:-1] * self._blocks, shape[-1:] // math.prod(self._blocks)], 0)
 
     def _inverse_log_det_jacobian(self, y):
         return tf.zeros([], y.dtype)

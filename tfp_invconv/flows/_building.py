@@ -39,11 +39,18 @@ def chain(bijectors, networks, name=None):
     return chain(bijectors, name=name)
 
 
-def image_shape(event_shape, builder):
+def check_event_shape(event_shape, builder, ranks):
+    """Raises a ValueError unless the shape is of positive ints, as many as one of `ranks`."""
     shape = tuple(event_shape) if np.ndim(event_shape) == 1 else ()
-    if len(shape) != 3 or not all(checks.is_integer(size) and size > 0 for size in shape):
-        raise ValueError(f"{builder}: `event_shape` must be [H, W, C]; got {event_shape}.")
-    return shape
+    if len(shape) not in ranks or not all(checks.is_integer(n) and n > 0 for n in shape):
+        needs = " or ".join(checks.EVENTS[rank] for rank in ranks)
+        raise ValueError(f"{builder}: `event_shape` must be {needs}; got {event_shape}.")
+
+
+def squeezed_shape(event_shape):
+    """The shape of an event after `Squeeze`."""
+    *sizes, channels = event_shape
+    return [*(size // 2 for size in sizes), 2 ** len(sizes) * channels]
 
 
 class PixelScaling(_chain._Chain):

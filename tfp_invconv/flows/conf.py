@@ -29,7 +29,7 @@ def conf(
     seed: int | None = None,
     dtype: DType | None = None,
 ) -> tfp.distributions.TransformedDistribution:
-    """CONF, a flow for images or vectors with filters that depend on the data.
+    """CONF, a flow of vectors, images, signals or volumes with filters that depend on the data.
 
     Each of the `depth` steps is an ActNorm, a trainable linear mixing of the channels (of a
     vector: its numbers), a `ConvolutionCoupling`, and a reversal of the channels, so that the next
@@ -39,7 +39,8 @@ def conf(
     compressed, as in `glow`.
 
     Args:
-      event_shape: `[H, W, C]` with even H and W, or `[N]` with N of at least two.
+      event_shape: `[H, W, C]` with even H and W, likewise `[T, C]` or `[D, H, W, C]`, or `[N]`
+        with N of at least two.
       depth: number of steps.
       num_filters: convolutions in each coupling.
       conditional: number of classes, or of numbers in a context vector, that the density is
@@ -57,7 +58,7 @@ def conf(
       A `tfd.TransformedDistribution` with that event shape and a standard normal base.
 
     Raises:
-      ValueError: if the event shape is neither of these, or an option is not a positive int.
+      ValueError: if the event shape is none of these, or an option is not a positive int.
 
     Example:
 
@@ -67,9 +68,7 @@ def conf(
     >>> flow.log_prob(tf.ones([10, 5])).shape
     TensorShape([10])
     """
-    channels = checks.event_channels(event_shape, "conf", ranks=(1, 3))
-    if len(event_shape) == 3:
-        _building.image_shape(event_shape, "conf")
+    _building.check_event_shape(event_shape, "conf", ranks=checks.EVENTS)
     for argument, value in (("depth", depth), ("num_filters", num_filters)):
         checks.check_positive_integer(value, argument, "conf")
     networks = _building.network_options("conf", conditional, width, dropout, dtype)
@@ -78,15 +77,15 @@ def conf(
     if len(event_shape) == 1:
         steps = Scan.trainable(functools.partial(step, list(event_shape)), depth, **scan)
         return _building.make_flow(event_shape, [steps], networks, "conf")
-    height, width_px = event_shape[:2]
-    if height % 2 or width_px % 2:
+    if any(size % 2 for size in event_shape[:-1]):
         raise ValueError(
-            f"conf: height and width must be even; got event_shape {tuple(event_shape)}. "
-            "Pad the images."
+            "conf: all sizes but the channels must be even; got event_shape "
+            f"{tuple(event_shape)}. Pad the events."
         )
-    squeezed = [height // 2, width_px // 2, 4 * channels]
+    squeeze, squeezed = Squeeze(event_ndims=len(event_shape)), _building.squeezed_shape(event_shape)
     steps = Scan.trainable(functools.partial(step, squeezed), depth, **scan)
-    flow = [_building.PixelScaling(variable_dtype(dtype)), Squeeze(), steps, tfb.Invert(Squeeze())]
+    scaling = _building.PixelScaling(variable_dtype(dtype))
+    flow = [scaling, squeeze, steps, tfb.Invert(squeeze)]
     return _building.make_flow(event_shape, flow, networks, "conf")
 
 
@@ -105,9 +104,9 @@ def _step(event_shape, seed, num_filters, networks):
 
 
 def _mixing(event_shape, seed, dtype):
-    if len(event_shape) == 3:
+    if len(event_shape) > 1:
         return HouseholderQR1x1.trainable(event_shape, seed=seed, dtype=dtype)
-    pixel = [1, 1, *event_shape]
+    pixel = [1, *event_shape]
     as_pixel = tfb.Reshape(event_shape_out=event_shape, event_shape_in=pixel)
     mixing = HouseholderQR1x1.trainable(pixel, seed=seed, dtype=dtype)
     return tfb.Chain([as_pixel, mixing, tfb.Invert(as_pixel)])

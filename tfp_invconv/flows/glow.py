@@ -1,4 +1,4 @@
-"""Glow: a multi-scale flow for images, with a choice of convolutions and couplings."""
+"""Glow: a multi-scale flow with a choice of convolutions and couplings."""
 
 import functools
 from typing import Any
@@ -69,7 +69,7 @@ def glow(
     seed: int | None = None,
     dtype: DType | None = None,
 ) -> tfp.distributions.TransformedDistribution:
-    """Glow, a multi-scale flow for images, with a choice of convolutions and couplings.
+    """Glow, a multi-scale flow for images, signals or volumes, with a choice of layers.
 
     Each level consists of a `Squeeze` and `depth` steps of (ActNorm, convolution, coupling). Except
     in the last level, an `AffineCoupling` follows that conditions one half of the channels on the
@@ -83,7 +83,8 @@ def glow(
     finite and fall.
 
     Args:
-      event_shape: `[H, W, C]` with H and W multiples of 2^levels.
+      event_shape: `[H, W, C]` with H and W multiples of 2^levels; or likewise that of signals,
+        `[T, C]`, or volumes, `[D, H, W, C]`.
       levels: number of levels.
       depth: number of steps in each level.
       conv: "1x1" (`HouseholderQR1x1`); "emerging", "cinc" or "dct" (`EmergingConv`, `CInC3x3` or
@@ -104,11 +105,11 @@ def glow(
         policy (`keras.config.set_dtype_policy`).
 
     Returns:
-      A `tfd.TransformedDistribution` with the event shape `[H, W, C]` and a standard normal base
-      of the same shape.
+      A `tfd.TransformedDistribution` with that event shape and a standard normal base of the same
+      shape.
 
     Raises:
-      ValueError: if an option is unknown, or H or W is not a multiple of 2^levels.
+      ValueError: if an option is unknown, or a size but the channels is no multiple of 2^levels.
 
     Example:
 
@@ -118,17 +119,17 @@ def glow(
     >>> flow.log_prob(128.0 * tf.ones([5, 8, 8, 1])).shape
     TensorShape([5])
     """
-    height, width_px, channels = _building.image_shape(event_shape, "glow")
+    _building.check_event_shape(event_shape, "glow", ranks=(2, 3, 4))
     _check_choice("conv", conv, CONVOLUTIONS)
     _check_choice("coupling", coupling, COUPLINGS)
     check_log_scale_bound(log_scale_bound, "glow")
     for argument, value in (("levels", levels), ("depth", depth)):
         checks.check_positive_integer(value, argument, "glow")
     # The first comparison avoids computing a huge power.
-    if levels > height or height % 2**levels or width_px % 2**levels:
+    if any(levels > size or size % 2**levels for size in event_shape[:-1]):
         raise ValueError(
-            f"glow: height and width must be multiples of 2^levels, levels being {levels}; got "
-            f"event_shape {tuple(event_shape)}. Pad the images or use fewer levels."
+            "glow: all sizes but the channels must be multiples of 2^levels, levels being "
+            f"{levels}; got event_shape {tuple(event_shape)}. Pad the events or use fewer levels."
         )
     networks = _building.network_options("glow", conditional, width, dropout, dtype)
     affine = dict(log_scale_bound=log_scale_bound, **networks)
@@ -143,27 +144,26 @@ def glow(
     split_prior = functools.partial(AffineCoupling.trainable, name="split_prior", **affine)
     scan = dict(remat=remat, unroll=unroll)
     options = dict(step=step, split_prior=split_prior, networks=networks, scan=scan)
-    flow = _level([height, width_px, channels], levels, depth, seed, **options)
+    flow = _level(list(event_shape), levels, depth, seed, **options)
     scaling = _building.PixelScaling(variable_dtype(dtype))
     return _building.make_flow(event_shape, [scaling, *flow], networks, "glow")
 
 
 def _level(event_shape, levels, depth, seed, *, step, split_prior, networks, scan):
     """Returns the bijectors of this level and the levels below it, listed from the data."""
-    height, width, channels = event_shape
-    squeezed = [height // 2, width // 2, 4 * channels]
+    ndims, squeezed = len(event_shape), _building.squeezed_shape(event_shape)
     *step_seeds, prior_seed, seed_below = seeds.spawn_seeds(seed, depth + 2)
     steps = [_building.chain(step(squeezed, step_seed), networks) for step_seed in step_seeds]
-    bijectors = [Squeeze(), Scan.from_steps(steps, name="steps", **scan)]
+    bijectors = [Squeeze(event_ndims=ndims), Scan.from_steps(steps, name="steps", **scan)]
     if levels > 1:
-        kept = 2 * channels
+        kept = squeezed[-1] // 2
         options = dict(step=step, split_prior=split_prior, networks=networks, scan=scan)
-        below = _level([height // 2, width // 2, kept], levels - 1, depth, seed_below, **options)
+        below = _level([*squeezed[:-1], kept], levels - 1, depth, seed_below, **options)
         bijectors += [
             split_prior(squeezed, seed=prior_seed),
-            PartialChannels(_building.chain(below, networks), kept),
+            PartialChannels(_building.chain(below, networks), kept, ndims),
         ]
-    return [*bijectors, tfb.Invert(Squeeze())]
+    return [*bijectors, tfb.Invert(Squeeze(event_ndims=ndims))]
 
 
 def _step(event_shape, seed, layers, coupling, dtype):

@@ -23,7 +23,8 @@ def conv_net(
     instead of linearly, and couplings do not amplify each other's outliers.
 
     Args:
-      input_shape: `[H, W, C]`; H and W may be None.
+      input_shape: `[H, W, C]`, or `[T, C]` or `[D, H, W, C]` with convolutions along as many axes;
+        all but C may be None.
       output_channels: channels of the output `[B, H, W, output_channels]`.
       condition_size: size of the condition. It is a second input `[B, condition_size]` that
         shifts the channels of the first hidden layer; None for no condition.
@@ -42,10 +43,13 @@ def conv_net(
     (None, 8, 8, 4)
     """
 
+    ndims = len(input_shape) - 1
+    convolution = getattr(keras.layers, f"Conv{ndims}D")
+
     def layer(filters, size, **options):
-        return keras.layers.Conv2D(filters, size, padding="same", **options)
+        return convolution(filters, size, padding="same", **options)
 
     sizes = [(width, 3), (width, 1), (output_channels, 3)]
     # Dropping whole channels regularises as well, without a random number for each pixel.
-    drop = keras.layers.SpatialDropout2D
+    drop = getattr(keras.layers, f"SpatialDropout{ndims}D")
     return _building.network(input_shape, condition_size, layer, sizes, drop, dropout, seed, dtype)

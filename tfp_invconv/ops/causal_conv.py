@@ -1,12 +1,13 @@
-"""Causal (quadrant) convolution.
+"""Causal convolution of signals, images and volumes: an output sees one orthant.
 
-With the corner at the top left,
+For images, with the corner at the top left,
 
     z[i, j] = sum_{a, b in 0..m-1} x[i - a d, j - b d] K[a, b],
 
 with zeros outside the image and pixels as row vectors of C channels. The other corners change the
 signs of a or b. The convolution is invertible exactly when K[0, 0] is. Here that tap is triangular:
-lower for the bottom corners, upper for the top ones.
+lower for corners at the far end of the first axis, upper for the others. The corner's name has a
+part for each axis, and so says how many there are.
 """
 
 import numpy as np
@@ -15,60 +16,67 @@ import tensorflow as tf
 from tfp_invconv.ops.own_gradient import with_gradient
 from tfp_invconv.ops.sizes import sizes
 
-CORNERS = ("top_left", "top_right", "bottom_left", "bottom_right")
+_IMAGE_CORNERS = ("top_left", "top_right", "bottom_left", "bottom_right")
+CORNERS = {
+    1: ("left", "right"),
+    2: _IMAGE_CORNERS,
+    3: tuple(f"{end}_{corner}" for end in ("front", "back") for corner in _IMAGE_CORNERS),
+}
 
 
-def is_bottom(corner):
-    """Whether an output sees the pixels below it; its corner tap is then lower triangular."""
-    return corner.startswith("bottom")
+def is_far(corner):
+    """For each axis, whether the corner is at its far end: an output sees what comes later."""
+    return [part in ("back", "bottom", "right") for part in corner.split("_")]
 
 
-def is_right(corner):
-    """Whether an output sees the pixels to its right."""
-    return corner.endswith("right")
+def opposite(corner):
+    """The corner at the other end of each axis."""
+    corners = CORNERS[len(is_far(corner))]
+    return corners[-1 - corners.index(corner)]
 
 
 def triangular_kernel(kernel, log_scale, corner):
     """Returns the kernel with a triangular corner tap.
 
     Args:
-      kernel: `[..., m, m, C, C]`.
+      kernel: `[..., m, m, C, C]`, with an axis of m taps for each of the image.
       log_scale: `[..., C]`, the logarithm of the corner tap's diagonal, or None for ones.
       corner: one of `CORNERS`.
 
     Returns:
-      `[..., m, m, C, C]`.
+      A tensor with the shape of `kernel`.
     """
-    size, channels = kernel.shape[-4], kernel.shape[-1]
-    triangle = np.tril if is_bottom(corner) else np.triu
-    mask = np.ones([size, size, channels, channels])
-    mask[0, 0] = triangle(mask[0, 0]) - np.eye(channels)
+    ndims, channels = len(is_far(corner)), kernel.shape[-1]
+    triangle = np.tril if is_far(corner)[0] else np.triu
+    mask = np.ones([*kernel.shape[-ndims - 2 : -2], channels, channels])
+    first = (0,) * ndims
+    mask[first] = triangle(mask[first]) - np.eye(channels)
     diagonal = np.zeros_like(mask)
-    diagonal[0, 0] = np.eye(channels)
+    diagonal[first] = np.eye(channels)
     diagonal = tf.constant(diagonal, kernel.dtype)
     if log_scale is not None:
-        diagonal *= tf.exp(log_scale)[..., tf.newaxis, tf.newaxis, tf.newaxis, :]
+        diagonal *= expanded(tf.exp(log_scale), -1, ndims + 1)
     return kernel * tf.constant(mask, kernel.dtype) + diagonal
 
 
 def causal_conv(x, kernel, corner):
-    """Convolves `x` with a quadrant kernel.
+    """Convolves `x` with the kernel of one orthant.
 
     Args:
-      x: `[..., H, W, C]`.
+      x: `[..., H, W, C]`; of signals `[..., T, C]`, of volumes `[..., D, H, W, C]`.
       kernel: `[m, m, C, C]`, or `[B..., m, m, C, C]` whose `B...` broadcasts with the batch of x.
       corner: one of `CORNERS`, the direction in which an output sees other pixels.
 
     Returns:
-      `[..., H, W, C]`.
+      A tensor with the shape of `x`.
     """
-    if kernel.shape.rank == 4:
+    ndims = len(is_far(corner))
+    if kernel.shape.rank == ndims + 2:
         return _shared_conv(x, kernel, corner)
-    x = broadcast_batch(x, kernel)
-    size, channels = kernel.shape[-4], kernel.shape[-1]
-    matrix_shape = [*sizes(kernel)[:-4], size**2 * channels, channels]
-    matrix = tf.reshape(_from_top_left(kernel, corner), matrix_shape)
-    return tf.reshape(tf.matmul(_patches(x, size, corner), matrix), sizes(x))
+    x = broadcast_batch(x, kernel, ndims)
+    shape = [*sizes(kernel)[: -ndims - 2], -1, kernel.shape[-1]]
+    matrix = tf.reshape(_from_near_corner(kernel, corner), shape)
+    return tf.reshape(tf.matmul(_patches(x, kernel.shape[-3], corner), matrix), sizes(x))
 
 
 def filter_gradient(x, upstream, kernel, corner):
@@ -83,48 +91,55 @@ def filter_gradient(x, upstream, kernel, corner):
     Returns:
       `[B..., m, m, C, C]`.
     """
-    size, channels = kernel.shape[-4], kernel.shape[-1]
-    if kernel.shape.rank > 4:
-        upstream = tf.reshape(upstream, [*sizes(x)[:-3], -1, channels])
+    ndims, size, channels = len(is_far(corner)), kernel.shape[-3], kernel.shape[-1]
+    if kernel.shape.rank > ndims + 2:
+        upstream = tf.reshape(upstream, [*sizes(x)[: -ndims - 1], -1, channels])
         gradient = tf.matmul(_patches(x, size, corner), upstream, transpose_a=True)
-        axes = tf.raw_ops.BroadcastGradientArgs(s0=tf.shape(kernel)[:-4], s1=tf.shape(x)[:-3]).r0
+        batches = tf.shape(kernel)[: -ndims - 2], tf.shape(x)[: -ndims - 1]
+        axes = tf.raw_ops.BroadcastGradientArgs(s0=batches[0], s1=batches[1]).r0
         gradient = tf.reshape(tf.reduce_sum(gradient, axes), sizes(kernel))
         gradient.set_shape(kernel.shape)
-        return _from_top_left(gradient, corner)
-    images, upstream = _images(x), _images(upstream)
+        return _from_near_corner(gradient, corner)
+    images, upstream = _images(x, ndims), _images(upstream, ndims)
     # Pad here: TensorFlow's kernels for explicit paddings take two to three times as long.
-    images = tf.pad(images, pad_near(images, corner, size - 1, size - 1))
-    gradient = tf.raw_ops.Conv2DBackpropFilter(
+    images, shape = tf.pad(images, pad_near(images, corner, [size - 1] * ndims)), kernel.shape
+    if ndims == 1:
+        images, upstream, shape = images[:, tf.newaxis], upstream[:, tf.newaxis], [1, *shape]
+    backprop = tf.raw_ops.Conv3DBackpropFilterV2 if ndims == 3 else tf.raw_ops.Conv2DBackpropFilter
+    gradient = backprop(
         input=images,
-        filter_sizes=kernel.shape,
+        filter_sizes=shape,
         out_backprop=upstream,
-        strides=[1, 1, 1, 1],
+        strides=[1] * images.shape.rank,
         padding="VALID",
     )
-    return _from_top_left(gradient, corner)
+    return _from_near_corner(tf.reshape(gradient, kernel.shape), corner)
 
 
 def _patches(x, size, corner):
-    """Gathers the pixels each output sees: `[..., H W, m m C]`, ordered as `_from_top_left`."""
-    *batch, height, width, channels = sizes(x)
-    x = tf.pad(x, pad_near(x, corner, size - 1, size - 1))
-    taps = [x[..., a : a + height, b : b + width, :] for a in range(size) for b in range(size)]
-    return tf.reshape(tf.concat(taps, -1), [*batch, -1, size**2 * channels])
+    """Gathers what each output sees: `[..., H W, m m C]`, ordered as `_from_near_corner`."""
+    ndims = len(is_far(corner))
+    batch, event = sizes(x)[: -ndims - 1], sizes(x)[-ndims - 1 : -1]
+    padded = tf.pad(x, pad_near(x, corner, [size - 1] * ndims))
+    taps = [window(padded, tap, event) for tap in np.ndindex(*[size] * ndims)]
+    return tf.reshape(tf.concat(taps, -1), [*batch, -1, len(taps) * x.shape[-1]])
 
 
 def _shared_conv(x, kernel, corner):
     """Convolves all images with one kernel."""
-    size = kernel.shape[0]
+    ndims = len(is_far(corner))
 
     def conv(x, kernel):
-        images = _images(x)
-        paddings = pad_near(images, corner, size - 1, size - 1)
-        z = tf.nn.conv2d(images, _from_top_left(kernel, corner), 1, paddings)
+        images, taps = _images(x, ndims), _from_near_corner(kernel, corner)
+        paddings = pad_near(images, corner, [kernel.shape[0] - 1] * ndims)
+        if ndims == 2:
+            z = tf.nn.conv2d(images, taps, 1, paddings)
+        else:
+            z = tf.nn.convolution(tf.pad(images, paddings), taps)
         return tf.reshape(z, sizes(x))
 
     def gradient(_, upstream):
-        opposite = CORNERS[-1 - CORNERS.index(corner)]
-        grad_x = causal_conv(upstream, tf.linalg.matrix_transpose(kernel), opposite)
+        grad_x = causal_conv(upstream, tf.linalg.matrix_transpose(kernel), opposite(corner))
         return [grad_x, filter_gradient(x, upstream, kernel, corner)]
 
     z = with_gradient(conv, gradient, x, kernel)
@@ -132,39 +147,48 @@ def _shared_conv(x, kernel, corner):
     return z
 
 
-def _images(x):
+def _images(x, ndims):
     """Flattens the batch to one dimension."""
-    return tf.reshape(x, [-1, *sizes(x)[-3:]])
+    return tf.reshape(x, [-1, *sizes(x)[-ndims - 1 :]])
 
 
-def _from_top_left(kernel, corner):
+def _from_near_corner(kernel, corner):
     """Reorders the taps to the order of TensorFlow's convolution, or back."""
-    flips = [
-        kernel.shape.rank + axis
-        for axis, flip in ((-4, not is_bottom(corner)), (-3, not is_right(corner)))
-        if flip
-    ]
+    flips = [kernel.shape.rank - 3 - i for i, far in enumerate(reversed(is_far(corner))) if not far]
     return tf.reverse(kernel, flips) if flips else kernel
 
 
-def pad_near(x, corner, rows, columns):
-    """Returns paddings that add rows and columns to `x` on the side of the corner."""
-    vertical = [0, rows] if is_bottom(corner) else [rows, 0]
-    horizontal = [0, columns] if is_right(corner) else [columns, 0]
-    return [[0, 0]] * (x.shape.rank - 3) + [vertical, horizontal, [0, 0]]
+def pad_near(x, corner, amounts):
+    """Returns paddings that add so much to each axis of `x`, on the side of the corner."""
+    axes = [[0, n] if far else [n, 0] for n, far in zip(amounts, is_far(corner), strict=True)]
+    return [[0, 0]] * (x.shape.rank - 1 - len(axes)) + axes + [[0, 0]]
 
 
-def broadcast_batch(x, kernel):
-    """Broadcasts the batch of the images `x` to include that of `kernel`."""
-    if kernel.shape.rank == 4:
+def broadcast_batch(x, kernel, ndims):
+    """Broadcasts the batch of `x`, of `ndims` axes and channels, to include that of `kernel`."""
+    if kernel.shape.rank == ndims + 2:
         return x
-    shape = tf.broadcast_static_shape(x.shape[:-3], kernel.shape[:-4]) + x.shape[-3:]
+    event = -ndims - 1
+    shape = tf.broadcast_static_shape(x.shape[:event], kernel.shape[: event - 1]) + x.shape[event:]
     if shape.is_fully_defined():
         return tf.broadcast_to(x, shape)
-    batch = tf.broadcast_dynamic_shape(tf.shape(x)[:-3], tf.shape(kernel)[:-4])
-    images = tf.broadcast_to(x, tf.concat([batch, tf.shape(x)[-3:]], 0))
+    batch = tf.broadcast_dynamic_shape(tf.shape(x)[:event], tf.shape(kernel)[: event - 1])
+    images = tf.broadcast_to(x, tf.concat([batch, tf.shape(x)[event:]], 0))
     images.set_shape(shape)
     return images
+
+
+def window(x, starts, lengths):
+    """The part of x that begins at these places of the axes before the channels, so large."""
+    part = [slice(start, start + n) for start, n in zip(starts, lengths, strict=True)]
+    index = (..., *part, slice(None))
+    return x[index]
+
+
+def expanded(x, axis, number):
+    """x with so many axes of size one before the (negative) axis."""
+    index = (..., *[tf.newaxis] * number, *[slice(None)] * -axis)
+    return x[index]
 
 
 def dilated(function, x, kernel, corner, dilation):
@@ -174,25 +198,24 @@ def dilated(function, x, kernel, corner, dilation):
     """
     if dilation == 1:
         return function(x, kernel, corner)
-    d = dilation
-    x = broadcast_batch(x, kernel)
-    shape = x.shape
-    *batch, height, width, channels = sizes(x)
-    rows, columns = -(-height // d), -(-width // d)
-    extra_rows, extra_columns = rows * d - height, columns * d - width
+    ndims, d = len(is_far(corner)), dilation
+    x = broadcast_batch(x, kernel, ndims)
+    shape, batch, event = x.shape, sizes(x)[: -ndims - 1], sizes(x)[-ndims - 1 : -1]
+    steps = [-(-size // d) for size in event]
+    extra = [step * d - size for step, size in zip(steps, event, strict=True)]
     # Pad the far side, where no real pixel sees the zeros.
-    far = CORNERS[-1 - CORNERS.index(corner)]
-    x = tf.pad(x, pad_near(x, far, extra_rows, extra_columns))
-    x = tf.reshape(x, [*batch, rows, d, columns, d, channels])
-    r = x.shape.rank
-    phases_first = [*range(r - 5), r - 4, r - 2, r - 5, r - 3, r - 1]
-    if kernel.shape.rank > 4:
-        kernel = kernel[..., tf.newaxis, tf.newaxis, :, :, :, :]
+    x = tf.pad(x, pad_near(x, opposite(corner), extra))
+    pairs = [size for step in steps for size in (step, d)]
+    x = tf.reshape(x, [*batch, *pairs, shape[-1]])
+    axes = np.arange(x.shape.rank)
+    of_steps, of_phases = axes[-2 * ndims - 1 : -1 : 2], axes[-2 * ndims :: 2]
+    phases_first = [*axes[: -2 * ndims - 1], *of_phases, *of_steps, axes[-1]]
+    if kernel.shape.rank > ndims + 2:
+        kernel = expanded(kernel, -ndims - 2, ndims)
     x = function(tf.transpose(x, phases_first), kernel, corner)
     x = tf.transpose(x, np.argsort(phases_first))
-    x = tf.reshape(x, [*sizes(x)[:-5], rows * d, columns * d, channels])
-    top = extra_rows if is_bottom(corner) else 0
-    left = extra_columns if is_right(corner) else 0
-    x = x[..., top : top + height, left : left + width, :]
+    x = tf.reshape(x, [*batch, *(step * d for step in steps), shape[-1]])
+    starts = [n if far else 0 for n, far in zip(extra, is_far(corner), strict=True)]
+    x = window(x, starts, event)
     x.set_shape(shape)
     return x

@@ -5,32 +5,35 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from tfp_invconv.ops.causal_conv import is_bottom, is_right
+from tfp_invconv.ops.causal_conv import is_far
 from tfp_invconv.ops.sizes import sizes
 
 
-def block_matrices(kernel, width, one_block, corner):
+def block_matrices(kernel, width, is_whole, corner):
     """Returns the matrices T and U of one step, x = z T - (earlier x) U, for `width` columns.
 
-    T is the Toeplitz matrix of g(t). For each row a above, U stacks the contribution of the
-    neighbouring block's columns and the Toeplitz matrix of k_a(t) g(t).
+    T is the Toeplitz matrix of g(t). For each row a that is seen, U stacks the Toeplitz matrix of
+    k_a(t) g(t) and, unless a block is the whole row, the contribution of the columns in the
+    neighbouring block. U is None if nothing earlier is seen.
     """
-    size = kernel.shape[-4]
-    toeplitz = functools.partial(_toeplitz, reverse=is_right(corner))
-    inverse = _series_inverse(kernel[..., 0, :, :, :], width, is_bottom(corner))
+    *far, is_right = is_far(corner)
+    size = kernel.shape[-3]
+    toeplitz = functools.partial(_toeplitz, reverse=is_right)
+    rows = {a: kernel[(..., *a) + (slice(None),) * 3] for a in np.ndindex(*[size] * len(far))}
+    inverse = _series_inverse(rows[(0,) * len(far)], width, is_far(corner)[0])
     whole = toeplitz(inverse, width, width)
     if size == 1:
         return whole, None
     head, near = _toeplitz(inverse, size, width), toeplitz(inverse, size - 1, width)
     couple = []
-    for a in range(size):
-        taps = _side_by_side(kernel[..., a, :, :, :])
-        if a > 0:
+    for a, row in rows.items():
+        taps = _side_by_side(row)
+        if any(a):
             couple.append(toeplitz(tf.matmul(taps, head), width, width))
-        if not one_block:
+        if not is_whole:
             reach = toeplitz(taps, size - 1, size - 1, first=size - 1)
             couple.append(tf.matmul(reach, near))
-    return whole, tf.concat(couple, -2)
+    return whole, tf.concat(couple, -2) if couple else None
 
 
 # A series of n C x C coefficients is stored as a matrix [..., C, n * C], side by side.

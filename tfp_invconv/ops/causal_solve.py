@@ -8,7 +8,8 @@ by k1(t), k2(t), ... With g(t) = 1 / k0(t), a whole row follows from the rows be
 
 Products with power series are products with block Toeplitz matrices, which all images share.
 Wide rows are cut into blocks of columns, which run as a wavefront: step i + j solves block j of
-row i, because earlier steps have solved everything that it depends on.
+row i, because earlier steps have solved everything that it depends on. A signal is one such row; in
+a volume, with rows [d, i], the wavefront is d + i + j.
 
 Kernels with a badly conditioned inverse are solved in float64: see `_solve_with_fallback`.
 """
@@ -21,12 +22,13 @@ from tensorflow.python.eager import record
 from tensorflow_probability.python.internal import prefer_static as ps
 
 from tfp_invconv.ops.causal_conv import (
-    CORNERS,
     broadcast_batch,
+    expanded,
     filter_gradient,
-    is_bottom,
-    is_right,
+    is_far,
+    opposite,
     pad_near,
+    window,
 )
 from tfp_invconv.ops.causal_series import block_matrices
 from tfp_invconv.ops.own_gradient import with_gradient
@@ -48,21 +50,20 @@ def causal_solve(z, kernel, corner):
     Its gradients cost one more solve, whose memory does not grow with the number of steps.
 
     Args:
-      z: `[..., H, W, C]`.
+      z: `[..., H, W, C]`; of signals `[..., T, C]`, of volumes `[..., D, H, W, C]`.
       kernel: `[m, m, C, C]`, or `[B..., m, m, C, C]` whose `B...` broadcasts with the batch of z.
-        Its corner tap `kernel[..., 0, 0, :, :]` is triangular: upper for top corners, else lower.
+        Its corner tap `kernel[..., 0, 0, :, :]` is triangular, as `triangular_kernel` makes it.
       corner: one of `CORNERS`.
 
     Returns:
-      `[..., H, W, C]`.
+      A tensor with the shape of `z`.
     """
     # Broadcast first: a gradient must have the shape of its argument.
-    z = broadcast_batch(z, kernel)
+    z = broadcast_batch(z, kernel, len(is_far(corner)))
 
     def gradient(x, upstream):
         # x K = z implies dx K = dz - x dK, so one transposed solve gives both gradients.
-        opposite = CORNERS[-1 - CORNERS.index(corner)]
-        grad_z = causal_solve(upstream, tf.linalg.matrix_transpose(kernel), opposite)
+        grad_z = causal_solve(upstream, tf.linalg.matrix_transpose(kernel), opposite(corner))
         return [grad_z, -filter_gradient(x, grad_z, kernel, corner)]
 
     x = with_gradient(
@@ -72,23 +73,23 @@ def causal_solve(z, kernel, corner):
     return x
 
 
-def error_growth(kernel, height, width, corner):
+def error_growth(kernel, event, corner):
     """Returns the ratio of the relative error of x to the relative rounding error of z.
 
     Args:
       kernel: `[B..., m, m, C, C]` as for `causal_solve`.
-      height: height of the image.
-      width: width of the image.
+      event: list of the sizes of the image's axes, such as [H, W].
       corner: one of `CORNERS`.
 
     Returns:
       `[B...]` in float64; infinite or NaN where even that overflows.
     """
-    kernel = tf.cast(kernel, tf.float64)
+    ndims, kernel = len(event), tf.cast(kernel, tf.float64)
     # The scale of a channel of z loses no digits; divide by it so that nothing overflows.
-    kernel /= _column_sizes(kernel)[..., tf.newaxis, tf.newaxis, tf.newaxis, :]
-    shape = [*sizes(kernel)[:-4], height, width, kernel.shape[-1]]
-    return _error_growth_of_probes(_solve(_probes(shape, kernel.dtype), kernel, corner), kernel)
+    kernel /= expanded(_column_sizes(kernel, ndims), -1, ndims + 1)
+    shape = [*sizes(kernel)[: -ndims - 2], *event, kernel.shape[-1]]
+    x = _solve(_probes(shape, kernel.dtype), kernel, corner)
+    return _error_growth_of_probes(x, kernel, ndims)
 
 
 def _solve_with_fallback(z, kernel, corner):
@@ -107,7 +108,8 @@ def _solve_with_fallback(z, kernel, corner):
         return tf.cast(exact, tf.float32)
 
     # A growth of NaN compares as too large.
-    is_small = tf.reduce_all(_error_growth_of_probes(x[-2:], kernel) < _LARGEST_GROWTH)
+    growth = _error_growth_of_probes(x[-2:], kernel, len(is_far(corner)))
+    is_small = tf.reduce_all(growth < _LARGEST_GROWTH)
     # Stop recording: nested tapes would build all derivatives of the cond at once.
     with record.stop_recording():
         return tf.cond(is_small, lambda: tf.reshape(x[:-2], sizes(z)), again)
@@ -122,42 +124,40 @@ def _probes(shape, dtype):
     return tf.stack([noise, tf.ones(shape, dtype)])
 
 
-def _error_growth_of_probes(x, kernel):
+def _error_growth_of_probes(x, kernel, ndims):
     """Estimates, from the solved probes x, how much each kernel's solve amplifies rounding errors.
 
     The estimate is the larger growth of the two probes times the size of the kernel.
     """
-    sizes = tf.reduce_max(tf.sqrt(tf.reduce_mean(x**2, [-3, -2, -1])), 0)
-    return sizes * tf.reduce_max(_column_sizes(kernel), -1)
+    event = list(range(-ndims - 1, 0))
+    growth = tf.reduce_max(tf.sqrt(tf.reduce_mean(x**2, event)), 0)
+    return growth * tf.reduce_max(_column_sizes(kernel, ndims), -1)
 
 
-def _column_sizes(kernel):
+def _column_sizes(kernel, ndims):
     """Bounds the outputs of each channel for inputs up to 1: `[..., C]`."""
-    return tf.reduce_sum(tf.abs(kernel), [-4, -3, -2])
+    return tf.reduce_sum(tf.abs(kernel), list(range(-ndims - 2, -1)))
 
 
 def _solve(z, kernel, corner):
-    channels = kernel.shape[-1]
-    width, one_block = _block_width(z.shape[-2], kernel)
-    *batch, rows, columns, _ = sizes(z)
+    ndims, channels = len(is_far(corner)), kernel.shape[-1]
+    width, is_whole = _block_width(z.shape[-2], kernel)
+    batch, (*rows, columns) = sizes(z)[: -ndims - 1], sizes(z)[-ndims - 1 : -1]
     blocks = -(-columns // width)
-    inverse, couple = block_matrices(kernel, width, one_block, corner)
+    inverse, couple = block_matrices(kernel, width, is_whole, corner)
 
     # Images that share a kernel form one batch; otherwise keep the batch of the kernels.
-    lead = [math.prod(batch)] if kernel.shape.rank == 4 else batch
-    n = len(lead)
+    lead = [math.prod(batch)] if kernel.shape.rank == ndims + 2 else batch
     extra = blocks * width - columns
     if not isinstance(extra, int) or extra > 0:
-        z = tf.pad(z, pad_near(z, CORNERS[-1 - CORNERS.index(corner)], 0, extra))
-    x = _times(tf.reshape(z, [*lead, rows * blocks, width * channels]), inverse)
+        z = tf.pad(z, pad_near(z, opposite(corner), [0] * len(rows) + [extra]))
+    x = _times(tf.reshape(z, [*lead, math.prod(rows) * blocks, width * channels]), inverse)
     if couple is not None:
-        schedule, started, unschedule = _schedules(rows, blocks, corner)
-        x = _run_wavefront(x, couple, kernel, schedule, None if one_block else started, corner)
-        x = tf.transpose(x, [*range(1, n + 1), 0, n + 1, n + 2])
-        if not one_block:
-            x = tf.gather(tf.reshape(x, [*lead, -1, width * channels]), unschedule, axis=n)
-    x = tf.reshape(x, [*batch, rows, blocks * width, channels])
-    left = extra if is_right(corner) else 0
+        # A single block is no axis of its own.
+        grid, far = (rows, is_far(corner)[:-1]) if is_whole else ([*rows, blocks], is_far(corner))
+        x = _run_wavefront(x, couple, kernel, grid, far, is_whole, is_far(corner)[-1])
+    x = tf.reshape(x, [*batch, *rows, blocks * width, channels])
+    left = extra if is_far(corner)[-1] else 0
     return x[..., left : left + columns, :]
 
 
@@ -171,78 +171,121 @@ def _times(x, matrix):
 
 def _block_width(columns, kernel):
     """Returns how many columns are solved at once, and whether that is the whole row."""
-    size, channels = kernel.shape[-4], kernel.shape[-1]
+    size, channels = kernel.shape[-3], kernel.shape[-1]
     if columns is not None and columns * channels <= max(_WHOLE_ROW, size * channels):
         return columns, True
     return max(_BLOCK // channels, size - 1, 1), False
 
 
-def _run_wavefront(z, couple, kernel, schedule, started, corner):
-    """Runs x[s] = z[s] - [the parts of x[s-1], ..., x[s-m] that x[s] sees] @ couple for all s.
+def _run_wavefront(z, couple, kernel, grid, far, is_whole, is_right):
+    """Runs x = z - [the slabs of x, or parts of them, that this slab sees] @ couple for all slabs.
+
+    A slab is a row or one of its blocks. Those of a step, one for each place, are solved together.
 
     Args:
-      z: `[lead..., slabs, width * channels]`.
+      z: `[lead..., slabs, width * channels]`, the slabs in the order of the image.
       couple: the matrix U of `block_matrices`.
       kernel: the kernel, for its static shape.
-      schedule: the slab that each block solves in each step, `[steps, blocks]`.
-      started: whether the block has started by then, `[steps, blocks]`; None if a row is one block.
-      corner: one of `CORNERS`.
+      grid: sizes of the axes of the slabs.
+      far: for each of these axes, whether it is solved from its end.
+      is_whole: whether a slab is a whole row, so that none is beside another.
+      is_right: whether a slab sees the first columns of the slab beside it, not the last.
 
     Returns:
-      x, `[steps, lead..., blocks, width * channels]`. Rows of a single block are in the order of
-      the image, other rows in the order of the steps.
+      x, like z.
     """
-    size, channels = kernel.shape[-4], kernel.shape[-1]
-    steps, slabs_axis = ps.size0(schedule), z.shape.rank - 2
+    size, channels = kernel.shape[-3], kernel.shape[-1]
+    # Time runs along the longest axis, so that few slabs are solved before or after their time.
+    time = int(np.argmax([n if isinstance(n, int) else np.inf for n in grid]))
+    schedule, started, unschedule = _schedules(grid, time, far)
+    others = [n for i, n in enumerate(grid) if i != time]
+    lead, slabs_axis = sizes(z)[:-2], z.shape.rank - 2
     near = (size - 1) * channels
-    seen = slice(None, near) if is_right(corner) else slice(-near, None)
-    one_block = started is None
+    near = slice(None, near) if is_right else slice(-near, None)
 
-    def slabs(s):
-        """Returns the slabs to solve, zero for blocks that the wave has not reached."""
-        slab = tf.gather(z, tf.gather(schedule, s), axis=slabs_axis)
-        return slab if one_block else slab * tf.cast(tf.gather(started, s), z.dtype)[:, tf.newaxis]
+    # A slab sees those before it: along the rows as many as there are taps, and one block beside.
+    reach = [size] * len(grid) if is_whole else [size] * (len(grid) - 1) + [2]
+    offsets = [offset for offset in np.ndindex(*reach) if any(offset)]
 
-    def beside(x):
-        """Returns the nearest columns of each block's neighbour, zeros beside the first block."""
-        return tf.concat([tf.zeros_like(x[..., :1, seen]), x[..., :-1, seen]], -2)
+    def seen(earlier, offset):
+        """What the slabs of a step see of those at an offset, zeros beyond the edge."""
+        is_beside = not is_whole and offset[-1] == 1
+        x = earlier[sum(offset) - 1][..., near if is_beside else slice(None)]
+        places = [n for i, n in enumerate(offset) if i != time]
+        if not any(places):
+            return x
+        length = x.shape[-1]
+        x = tf.reshape(x, [*lead, *others, length])
+        moves = [ps.minimum(n, size) for n, size in zip(places, others, strict=True)]
+        kept = [size - n for n, size in zip(moves, others, strict=True)]
+        paddings = [[0, 0]] * slabs_axis + [[n, 0] for n in moves] + [[0, 0]]
+        x = tf.pad(window(x, [0] * len(kept), kept), paddings)
+        return tf.reshape(x, [*lead, -1, length])
 
     def step(s, earlier, x):
-        visible = [] if one_block else [beside(earlier[0])]
-        for a in range(1, size):
-            visible += [earlier[a - 1]] if one_block else [earlier[a - 1], beside(earlier[a])]
-        new = slabs(s) - _times(tf.concat(visible, -1), couple)
+        slabs = tf.gather(z, tf.gather(schedule, s), axis=slabs_axis)
+        if others:
+            # Zero where the wave has not arrived.
+            slabs *= tf.cast(tf.gather(started, s), z.dtype)[:, tf.newaxis]
+        visible = tf.concat([seen(earlier, offset) for offset in offsets], -1)
+        new = slabs - _times(visible, couple)
         return (
             s + 1,
             [new, *earlier[:-1]],
-            x.write(tf.gather(schedule[:, 0], s) if one_block else s, new),
+            x.write(s if others else tf.gather(schedule[:, 0], s), new),
         )
 
-    nothing = tf.zeros_like(slabs(0))
-    earlier = [nothing] * (size - 1 if one_block else size)
+    steps = ps.size0(schedule)
+    nothing = tf.zeros_like(tf.gather(z, schedule[0], axis=slabs_axis))
+    earlier = [nothing] * max(map(sum, offsets))
     x = tf.TensorArray(z.dtype, steps, element_shape=nothing.shape)
     with record.stop_recording():
         *_, x = tf.while_loop(
             lambda s, *_: s < steps, step, (0, earlier, x), maximum_iterations=steps
         )
-    return x.stack()
+    # [steps, lead..., places, ...] to [lead..., steps * places, ...]
+    n = slabs_axis
+    x = tf.transpose(x.stack(), [*range(1, n + 1), 0, n + 1, n + 2])
+    x = tf.reshape(x, [*lead, -1, z.shape[-1]])
+    return tf.gather(x, unschedule, axis=n) if others else x
 
 
-def _schedules(rows, blocks, corner):
-    """Returns index tables from slabs in image order (row, block) to steps of the wave, and back.
+def _schedules(grid, time, far):
+    """Returns index tables from slabs in image order to steps of the wave, and back.
 
-    The tables are: the slab of each block in each step, `[steps, blocks]`; whether the wave has
-    reached the block by then (results after its last row are ignored); and the way back,
-    `[rows * blocks]`.
+    Args:
+      grid: sizes of the axes of the slabs.
+      time: the axis along which a place solves one slab after the other.
+      far: for each axis, whether it is solved from its end.
+
+    Returns:
+      The slab of each place in each step, `[steps, places]`; whether the wave has reached the place
+      by then (results after its last slab are ignored); and the way back, `[slabs]`.
     """
-    row, block = ps.range(rows), ps.range(blocks)
-    due = ps.range(rows + blocks - 1)[:, tf.newaxis] - block
-    started, due = due >= 0, ps.minimum(ps.maximum(due, 0), rows - 1)
-    if is_bottom(corner):
-        row, due = rows - 1 - row, rows - 1 - due
-    if is_right(corner):
-        block = blocks - 1 - block
-    # Reversed rows and blocks, read backwards, are in image order again.
-    turn = ps.range(blocks) if not is_right(corner) else blocks - 1 - ps.range(blocks)
-    unschedule = (row[:, tf.newaxis] + turn) * blocks + turn
-    return due * blocks + block, started, ps.reshape(unschedule, [-1])
+
+    def ravel(index, sizes):
+        flat = 0
+        for i, size in zip(index, sizes, strict=True):
+            flat = flat * size + i
+        return flat
+
+    def turned(index):
+        return [n - 1 - i if end else i for i, n, end in zip(index, grid, far, strict=True)]
+
+    def without_time(values):
+        return [value for i, value in enumerate(values) if i != time]
+
+    def unraveled(sizes):
+        """The places in a grid of these sizes, row by row: an index for each axis."""
+        flat = ps.range(math.prod(sizes))
+        return [flat // math.prod(sizes[i + 1 :]) % size for i, size in enumerate(sizes)]
+
+    places = unraveled(without_time(grid))
+    due = ps.range(sum(grid) - len(grid) + 1)[:, np.newaxis] - sum(places, np.zeros([1], np.int32))
+    started = due >= 0
+    places.insert(time, ps.minimum(ps.maximum(due, 0), grid[time] - 1))
+    solved = turned(unraveled(grid))
+    unschedule = sum(solved) * math.prod(without_time(grid)) + ravel(
+        without_time(solved), without_time(grid)
+    )
+    return ravel(turned(places), grid), started, unschedule

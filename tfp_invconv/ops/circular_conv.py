@@ -1,4 +1,4 @@
-"""Circular (periodic) convolution.
+"""Circular (periodic) convolution of signals, images and volumes.
 
 With the k x k taps centred as in a convolution of mode "same", a' = a - (k - 1) // 2,
 
@@ -12,6 +12,9 @@ The discrete Fourier transform turns it into a product with one complex C x C ma
 at each of the (H // 2 + 1) W frequencies that determine a real image. Up to sides of 64 the
 transform is a product with real matrices of cosines and sines, with real and imaginary parts as
 rows; beyond, it is an FFT.
+
+All functions take `ndims`, the number of axes beside the channels, or their sizes: 1 for signals
+`[..., T, C]`, 2 for images `[..., H, W, C]`, 3 for volumes `[..., D, H, W, C]`.
 """
 
 import math
@@ -28,46 +31,49 @@ from tfp_invconv.ops.sizes import sizes
 _LONGEST_MATRIX = 64
 
 
-def circular_conv(x, kernel):
+def circular_conv(x, kernel, ndims):
     """Convolves `x` periodically with a k x k kernel.
 
     Args:
       x: `[..., H, W, C]`.
       kernel: `[k, k, C, C]`, or `[B..., k, k, C, C]` whose `B...` broadcasts with the batch of x.
+      ndims: number of axes; see the module.
 
     Returns:
       `[..., H, W, C]`.
     """
-    x = broadcast_batch(x, kernel)
-    if kernel.shape.rank == 4 and _is_small(kernel.shape[0], *x.shape[-3:-1]):
+    x = broadcast_batch(x, kernel, ndims)
+    if kernel.shape.rank == ndims + 2 and _is_small(kernel.shape[0], x.shape[-ndims - 1 : -1]):
         return _padded_conv(x, kernel)
-    return multiply_frequencies(x, frequency_responses(kernel, *sizes(x)[-3:-1]))
+    return multiply_frequencies(x, frequency_responses(kernel, sizes(x)[-ndims - 1 : -1]), ndims)
 
 
-def circular_solve(z, kernel):
+def circular_solve(z, kernel, ndims):
     """Returns the x with `circular_conv(x, kernel) == z`.
 
     Args:
       z: `[..., H, W, C]`.
       kernel: `[k, k, C, C]`, or `[B..., k, k, C, C]` whose `B...` broadcasts with the batch of z.
+      ndims: number of axes; see the module.
 
     Returns:
       `[..., H, W, C]`.
     """
-    z = broadcast_batch(z, kernel)
-    return multiply_frequencies(z, _inverse(frequency_responses(kernel, *sizes(z)[-3:-1])))
+    z = broadcast_batch(z, kernel, ndims)
+    responses = frequency_responses(kernel, sizes(z)[-ndims - 1 : -1])
+    return multiply_frequencies(z, _inverse(responses), ndims)
 
 
-def circular_log_abs_det(kernel, height, width):
-    """Returns log |det| on H x W images: `[...]` for a kernel `[..., k, k, C, C]`."""
-    logs = _log_abs_det(frequency_responses(kernel, height, width))
-    logs = tf.reshape(logs, [*sizes(logs)[:-1], height // 2 + 1, width])
-    return tf.reduce_sum(_multiplicity(height, logs.dtype) * tf.reduce_sum(logs, -1), -1)
+def circular_log_abs_det(kernel, event):
+    """Returns log |det| on images of these sizes: `[...]` for a kernel `[..., k, k, C, C]`."""
+    logs = _log_abs_det(frequency_responses(kernel, event))
+    logs = tf.reshape(logs, [*sizes(logs)[:-1], event[0] // 2 + 1, math.prod(event[1:])])
+    return tf.reduce_sum(_multiplicity(event[0], logs.dtype) * tf.reduce_sum(logs, -1), -1)
 
 
-def circular_is_singular(kernel, height, width):
-    """Whether the kernel's precision is too low to recover H x W images: bool `[...]`."""
-    _, r = tf.linalg.qr(frequency_responses(kernel, height, width))
+def circular_is_singular(kernel, event):
+    """Whether the kernel's precision is too low to recover images of these sizes: bool `[...]`."""
+    _, r = tf.linalg.qr(frequency_responses(kernel, event))
     pivots = tf.abs(tf.linalg.diag_part(r))
     largest, smallest = (reduce(pivots, [-2, -1]) for reduce in (tf.reduce_max, tf.reduce_min))
     # Rounding leaves such a pivot of a singular response. The negation also catches NaN.
@@ -75,40 +81,40 @@ def circular_is_singular(kernel, height, width):
     return ~(smallest > rounding * largest)
 
 
-def _is_small(size, height, width):
+def _is_small(size, event):
     """Whether a plain convolution is faster than a product of Fourier transforms."""
     # Fitted to timings on a CPU: k^2 taps against the H + W terms of a transform, for each number.
-    return size**2 <= 16 + ((height or 32) + (width or 32)) / 2
+    return size ** len(event) <= 16 + sum(length or 32 for length in event) / 2
 
 
 def _padded_conv(x, kernel):
-    size = kernel.shape[0]
+    ndims, size = kernel.shape.rank - 2, kernel.shape[0]
     before, after = size // 2, (size - 1) // 2
-    images = tf.reshape(x, [-1, *sizes(x)[-3:]])
-    for axis in (1, 2):
+    images = tf.reshape(x, [-1, *sizes(x)[-ndims - 1 :]])
+    for axis in range(1, ndims + 1):
         length = sizes(images)[axis]
         images = tf.gather(images, tf.range(-before, length + after) % length, axis=axis)
-    z = tf.nn.conv2d(images, tf.reverse(kernel, [0, 1]), 1, "VALID")
+    z = tf.nn.convolution(images, tf.reverse(kernel, list(range(ndims))))
     return tf.reshape(z, sizes(x))
 
 
-def multiply_frequencies(x, responses):
+def multiply_frequencies(x, responses, ndims):
     """Multiplies the images `[..., H, W, C]` by a response at each frequency."""
-    *lead, height, width, channels = sizes(x)
+    lead, (*event, channels) = sizes(x)[: -ndims - 1], sizes(x)[-ndims - 1 :]
     # Images that share a kernel are rows of one matrix; otherwise each image is a matrix.
     shared = responses.shape.rank == 3
     images, count = x, 1
     if shared:
         lead, count = [], math.prod(lead)
-        images = tf.reshape(x, [count, height, width, channels])
-        images = tf.transpose(images, [1, 2, 0, 3])
-    images = tf.reshape(images, [*lead, height, width, count * channels])
+        images = tf.reshape(x, [count, *event, channels])
+        images = tf.transpose(images, [*range(1, ndims + 1), 0, ndims + 1])
+    images = tf.reshape(images, [*lead, *event, count * channels])
 
-    by_fft = max(side or 0 for side in x.shape[-3:-1]) > _LONGEST_MATRIX
+    by_fft = max(side or 0 for side in x.shape[-ndims - 1 : -1]) > _LONGEST_MATRIX
     if by_fft:
-        spectrum = _fft(images)
+        spectrum = _fft(images, ndims)
     else:
-        spectrum = _transform(images, tf.range(height), tf.range(width), height, width)
+        spectrum = _transform(images, [tf.range(size) for size in event], event)
     spectrum = tf.reshape(spectrum, [*lead, -1, 2, count, channels])
     a, b = tf.unstack(spectrum, 2, axis=-3)
     c, d = tf.math.real(responses), tf.math.imag(responses)
@@ -116,71 +122,86 @@ def multiply_frequencies(x, responses):
         [tf.matmul(a, c) - tf.matmul(b, d), tf.matmul(a, d) + tf.matmul(b, c)], axis=-3
     )
     back = _fft_back if by_fft else _transform_back
-    images = back(product, lead, height, width)
+    images = back(product, lead, event)
 
     if shared:
-        images = tf.reshape(images, [height, width, count, channels])
-        images = tf.transpose(images, [2, 0, 1, 3])
+        images = tf.reshape(images, [*event, count, channels])
+        images = tf.transpose(images, [ndims, *range(ndims), ndims + 1])
     return tf.reshape(images, sizes(x))
 
 
-def frequency_responses(kernel, height, width):
+def frequency_responses(kernel, event):
     """Returns the response at each frequency: complex `[..., (H // 2 + 1) W, C, C]`."""
-    *batch, size, _, _, channels = sizes(kernel)
-    taps = tf.reshape(kernel, [*batch, size, size, channels**2])
+    ndims, size, channels = len(event), kernel.shape[-3], kernel.shape[-1]
+    batch = sizes(kernel)[: -ndims - 2]
+    taps = tf.reshape(kernel, [*batch, *[size] * ndims, channels**2])
     offsets = tf.range(size) - (size - 1) // 2
-    spectrum = _transform(taps, offsets, offsets, height, width)
+    spectrum = _transform(taps, [offsets] * ndims, event)
     spectrum = tf.reshape(spectrum, [*batch, -1, 2, channels, channels])
     return tf.complex(*tf.unstack(spectrum, 2, axis=-3))
 
 
-def _transform(x, rows, columns, height, width):
-    """Returns half of the two-dimensional DFT of real `x`.
+def _transform(x, positions, event):
+    """Returns half of the discrete Fourier transform of real `x` along several axes.
 
     Args:
-      x: `[..., h, w, n]`, the values at the given rows and columns of an otherwise empty image.
-      rows: int `[h]`, taken modulo `height`.
-      columns: int `[w]`, taken modulo `width`.
-      height: H, the number of rows of the image.
-      width: W, the number of its columns.
+      x: `[lead..., h, w, n]`, the values at some positions of an otherwise empty image.
+      positions: for each axis int `[h]`, taken modulo its size.
+      event: list of the image's sizes H, W.
 
     Returns:
-      `[..., H // 2 + 1, 2 W, n]`: for each vertical and each horizontal frequency, the real and
-      the imaginary part.
+      `[lead..., (H // 2 + 1) W, 2, n]`: for each frequency, the real and the imaginary part.
     """
-    *lead, h, w, n = sizes(x)
-    x = tf.reshape(x, [*lead, h, w * n])
-    x = tf.matmul(_real_to_half(rows, height, x.dtype), x)
-    x = tf.reshape(x, [*lead, height // 2 + 1, 2 * w, n])
-    return tf.matmul(_complex_to_full(columns, width, x.dtype), x)
+    lead, (*lengths, channels) = sizes(x)[: -len(event) - 1], sizes(x)[-len(event) - 1 :]
+    x = tf.reshape(x, [*lead, lengths[0], math.prod(lengths[1:]) * channels])
+    x = tf.matmul(_real_to_half(positions[0], event[0], x.dtype), x)
+    done = event[0] // 2 + 1
+    for i in range(1, len(event)):
+        x = tf.reshape(x, [*lead, done, 2 * lengths[i], math.prod(lengths[i + 1 :]) * channels])
+        x = tf.matmul(_complex_to_full(positions[i], event[i], x.dtype), x)
+        done *= event[i]
+    return tf.reshape(x, [*lead, done, 2, channels])
 
 
-def _transform_back(spectrum, lead, height, width):
+def _transform_back(spectrum, lead, event):
     """The inverse of `_transform` for whole images, of any shape `[lead..., ...]`."""
-    dtype = spectrum.dtype
-    x = tf.reshape(spectrum, [*lead, height // 2 + 1, 2 * width, -1])
-    x = tf.matmul(_complex_to_full(tf.range(width), width, dtype), x, transpose_a=True)
-    x = tf.reshape(x, [*lead, 2 * (height // 2 + 1), -1])
+    x, dtype = spectrum, spectrum.dtype
+    done = (event[0] // 2 + 1) * math.prod(event[1:])
+    for size in reversed(event[1:]):
+        done //= size
+        x = tf.reshape(x, [*lead, done, 2 * size, -1])
+        x = tf.matmul(_complex_to_full(tf.range(size), size, dtype), x, transpose_a=True)
+    x = tf.reshape(x, [*lead, 2 * done, -1])
     # Weighted by the conjugates that a row stands for, both matrices have orthogonal columns.
-    weight = tf.repeat(_multiplicity(height, dtype), 2) / tf.cast(height * width, dtype)
-    half = weight[:, tf.newaxis] * _real_to_half(tf.range(height), height, dtype)
+    weight = tf.repeat(_multiplicity(event[0], dtype), 2) / tf.cast(math.prod(event), dtype)
+    half = weight[:, tf.newaxis] * _real_to_half(tf.range(event[0]), event[0], dtype)
     return tf.matmul(half, x, transpose_a=True)
 
 
-def _fft(x):
-    """`_transform` of whole images `[..., H, W, n]`."""
-    spectrum = tf.signal.rfft2d(tf.einsum("...hwn->...nwh", x))
-    spectrum = tf.einsum("...nwh->...hwn", spectrum)
+_FFTS = {1: tf.signal.rfft, 2: tf.signal.rfft2d, 3: tf.signal.rfft3d}
+_FFTS_BACK = {1: tf.signal.irfft, 2: tf.signal.irfft2d, 3: tf.signal.irfft3d}
+
+
+def _turned(x, ndims):
+    """x with its last axes, of the image and the channels, in reverse order."""
+    rank = x.shape.rank
+    return tf.transpose(x, [*range(rank - ndims - 1), *range(rank - 1, rank - ndims - 2, -1)])
+
+
+def _fft(x, ndims):
+    """`_transform` of whole images `[lead..., H, W, n]`."""
+    # TensorFlow halves the last axis, here the first.
+    spectrum = _turned(_FFTS[ndims](_turned(x, ndims)), ndims)
     parts = tf.stack([tf.math.real(spectrum), tf.math.imag(spectrum)], -2)
-    return tf.reshape(parts, [*sizes(parts)[:-3], -1, sizes(x)[-1]])
+    return tf.reshape(parts, [*sizes(x)[: -ndims - 1], -1, 2, sizes(x)[-1]])
 
 
-def _fft_back(spectrum, lead, height, width):
+def _fft_back(spectrum, lead, event):
     """`_transform_back` by an FFT."""
-    parts = tf.reshape(spectrum, [*lead, height // 2 + 1, width, 2, -1])
+    parts = tf.reshape(spectrum, [*lead, event[0] // 2 + 1, *event[1:], 2, -1])
     real, imaginary = tf.unstack(parts, 2, axis=-2)
-    halves = tf.einsum("...hwn->...nwh", tf.complex(real, imaginary))
-    return tf.einsum("...nwh->...hwn", tf.signal.irfft2d(halves, [width, height]))
+    halves = _turned(tf.complex(real, imaginary), len(event))
+    return _turned(_FFTS_BACK[len(event)](halves, event[::-1]), len(event))
 
 
 def _multiplicity(height, dtype):

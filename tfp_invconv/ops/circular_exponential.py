@@ -26,27 +26,31 @@ _DEGREE = 9
 _MOST_SQUARINGS = 16
 
 
-def circular_exp_conv(x, kernel):
+def circular_exp_conv(x, kernel, ndims):
     """Convolves `x` with the exponential of a k x k kernel; `-kernel` gives the inverse.
 
     Args:
       x: `[..., H, W, C]`.
       kernel: `[k, k, C, C]`, or `[B..., k, k, C, C]` whose `B...` broadcasts with the batch of x.
+      ndims: number of axes; see `circular_conv`.
 
     Returns:
       `[..., H, W, C]`.
     """
-    x = broadcast_batch(x, kernel)
-    return multiply_frequencies(x, _exponential(frequency_responses(kernel, *sizes(x)[-3:-1])))
+    x = broadcast_batch(x, kernel, ndims)
+    responses = frequency_responses(kernel, sizes(x)[-ndims - 1 : -1])
+    return multiply_frequencies(x, _exponential(responses), ndims)
 
 
-def circular_exp_log_det(kernel, height, width):
-    """Returns log det on H x W images: `[...]` for a kernel `[..., k, k, C, C]`."""
-    offsets = tf.range(kernel.shape[-4]) - (kernel.shape[-4] - 1) // 2
-    # In a kernel larger than the image, several taps fall on the pixel itself.
-    own = tf.equal(offsets % height, 0)[:, tf.newaxis] & tf.equal(offsets % width, 0)
-    traces = tf.linalg.trace(kernel) * tf.cast(own, kernel.dtype)
-    return tf.cast(height * width, kernel.dtype) * tf.reduce_sum(traces, [-2, -1])
+def circular_exp_log_det(kernel, event):
+    """Returns log det on images of these sizes: `[...]` for a kernel `[..., k, k, C, C]`."""
+    offsets = tf.range(kernel.shape[-3]) - (kernel.shape[-3] - 1) // 2
+    traces = tf.linalg.trace(kernel)
+    for size in reversed(event):
+        # In a kernel larger than the image, several taps fall on the pixel itself.
+        own = tf.cast(tf.equal(offsets % size, 0), kernel.dtype)
+        traces = tf.reduce_sum(traces * own, -1)
+    return tf.cast(math.prod(event), kernel.dtype) * traces
 
 
 def _exponential(matrices):
