@@ -92,6 +92,13 @@ def test_a_condition_passes_by_name_through_a_chain(chain_of):
     np.testing.assert_allclose(by_name, coupling.inverse(x / 2.0, condition=context), rtol=1e-6)
 
 
+@pytest.mark.parametrize("layer", [tic.AdditiveCoupling, tic.ConvolutionCoupling])
+def test_images_have_convolutional_networks_and_vectors_dense_ones(layer):
+    for shape, kind in (([4, 4, 2], "Conv2D"), ([4], "Dense")):
+        network = layer.trainable(shape, width=4).network
+        assert type(network.get_layer("hidden_1")).__name__ == kind
+
+
 def test_a_condition_beside_arguments_by_name(coupling):
     times = tfb.Inline(lambda x, by: x * by, lambda y, by: y / by, forward_min_event_ndims=0)
     chain = tic.ConditionalChain([times.copy(name="times"), coupling])

@@ -286,5 +286,9 @@ def test_a_conditional_subclassed_model_is_a_network():
     assert coupling.takes_condition
     z = coupling.inverse(x, condition=tf.constant([0, 1, 2]))
     assert np.all(z[0, 2:] != z[1, 2:])
+    scan = tic.Scan.from_steps([coupling, coupling])
+    twice = coupling.inverse(tf.identity(z), condition=tf.constant([0, 1, 2]))
+    assert scan.takes_condition
+    np.testing.assert_allclose(scan.inverse(x, condition=tf.constant([0, 1, 2])), twice, rtol=1e-5)
     with pytest.raises(ValueError, match="affine_coupling: needs a condition of 3 numbers"):
         coupling.inverse(tf.identity(x))
