@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
-from helpers import noise
+from helpers import away_from_initial, noise
 
 import tfp_invconv as tic
 from tfp_invconv.bijectors import _cache
@@ -128,16 +128,38 @@ def test_tflite_has_the_density_of_a_flow(layer):
         variable.assign_add(0.1 * noise(*variable.shape, seed=i, dtype=tf.float32))
     base = tfd.Sample(tfd.Normal(0.0, 1.0), shape)
     flow = tfd.TransformedDistribution(base, tfb.Chain([*layers, coupling]))
-    log_prob = tf.function(flow.log_prob, [tf.TensorSpec([3, *shape])])
-    concrete = log_prob.get_concrete_function()
+    x = noise(3, *shape, dtype=tf.float32)
+    np.testing.assert_allclose(by_tflite(flow.log_prob, flow, x), flow.log_prob(x), rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
+@pytest.mark.parametrize(
+    "builder, conv, samples",
+    [
+        ("glow", "emerging", False),
+        ("glow", "1x1", True),
+        ("glow", "dct", True),
+        ("conf", "", False),
+    ],
+)
+def test_tflite_has_an_unrolled_flow(builder, conv, samples):
+    options = dict(levels=1, conv=conv) if builder == "glow" else {}
+    flow = getattr(tic, builder)([4, 4, 1], depth=3, width=4, seed=0, unroll=True, **options)
+    away_from_initial(flow, 0.05)
+    function = flow.bijector.forward if samples else flow.log_prob
+    x = (1.0 if samples else 100.0) * noise(2, 4, 4, 1, dtype=tf.float32)
+    np.testing.assert_allclose(by_tflite(function, flow, x), function(x), rtol=1e-5, atol=1e-3)
+
+
+def by_tflite(function, flow, x):
+    concrete = tf.function(function, [tf.TensorSpec(x.shape)]).get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], flow)
     interpreter = tf.lite.Interpreter(model_content=converter.convert())
     interpreter.allocate_tensors()
-    x = noise(3, *shape, dtype=tf.float32)
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
     interpreter.invoke()
-    found = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-    np.testing.assert_allclose(found, flow.log_prob(x), rtol=1e-5)
+    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
 
 
 @pytest.mark.slow

@@ -197,26 +197,29 @@ def test_recomputed_steps_keep_little_for_the_gradient():
 
 
 @pytest.mark.parametrize(
-    "compiled, gpus, unroll, unrolls",
+    "compiled, gpus, unroll, length, unrolls",
     [
-        (True, [], None, True),
-        (True, ["GPU:0"], None, False),
-        (False, [], None, False),
-        (True, [], False, False),
-        (False, [], True, True),
+        (True, [], None, 3, True),
+        (True, ["GPU:0"], None, 3, False),
+        (False, [], None, 3, False),
+        (False, [], None, 2, True),
+        (True, [], False, 2, False),
+        (False, [], True, 3, True),
     ],
 )
-def test_steps_are_unrolled_under_xla_on_a_cpu_only(monkeypatch, compiled, gpus, unroll, unrolls):
+def test_steps_are_unrolled_if_few_or_under_xla_on_a_cpu(
+    monkeypatch, compiled, gpus, unroll, length, unrolls
+):
     found = []
 
     def count(x):
-        found.append(_loops.should_unroll(unroll))
+        found.append(_loops.should_unroll(unroll, length))
         return x
 
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: gpus)
     tf.function(count, jit_compile=compiled)(tf.ones([1]))
     assert found == [unrolls]
-    assert _loops.should_unroll(None)  # eager
+    assert _loops.should_unroll(None, 3)  # eager
 
 
 @pytest.mark.parametrize("eagerly", [False, pytest.param(True, marks=pytest.mark.slow)])

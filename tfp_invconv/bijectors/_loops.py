@@ -81,11 +81,12 @@ def with_recomputation(evaluate):
     return run
 
 
-def should_unroll(unroll):
-    """Whether steps run one by one: as asked for, or else in eager mode and under XLA on a CPU."""
+def should_unroll(unroll, length):
+    """Whether steps run one by one: as asked for, or else if few, in eager mode or XLA on a CPU."""
     if unroll is not None:
         return unroll
-    if tf.executing_eagerly():
+    # A loop's gradients take more operations than two steps, and ten times as many below pfor.
+    if length <= 2 or tf.executing_eagerly():
         return True
     compiled = control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
     return compiled and not tf.config.list_logical_devices("GPU")

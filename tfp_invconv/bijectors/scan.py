@@ -43,9 +43,9 @@ class Scan(ValueAndLogDetBijector):
     width 128, a training step then takes 27 MB instead of 46 and 1.15 times as long, too much for
     a default.
 
-    *Loop or not*: in eager mode, and where XLA compiles for a CPU, which runs convolutions in a
-    loop many times slower than outside, the steps run one after the other in the graph; else in a
-    `tf.while_loop`. `unroll` decides otherwise.
+    *Loop or not*: one or two steps, steps in eager mode, and steps that XLA compiles for a CPU,
+    which runs convolutions in a loop many times slower than outside, run one after the other in the
+    graph; others in a `tf.while_loop`. `unroll` decides otherwise.
 
     *Invertible* if the steps are.
 
@@ -232,7 +232,11 @@ class Scan(ValueAndLogDetBijector):
             evaluate = _loops.with_recomputation(evaluate)
         stacks = [tf.convert_to_tensor(reference) for reference in self._references]
         log_det = tf.zeros(tf.shape(x)[: x.shape.rank - self.forward_min_event_ndims], x.dtype)
-        run = _loops.run_unrolled if _loops.should_unroll(self.unroll) else _loops.run_looped
+        run = (
+            _loops.run_unrolled
+            if _loops.should_unroll(self.unroll, self.length)
+            else _loops.run_looped
+        )
         value, log_det, new_state = run(evaluate, stacks, order, x, log_det, state, kwargs)
         for variable, rows in zip(state, new_state, strict=True):
             variable.assign(rows)
