@@ -120,6 +120,17 @@ def test_a_budget_of_time_breaks_an_epoch_off_and_keeps_none_of_it(tmp_path):
     assert len(backup.history) == 2 and backup.history[-1]["seconds"] <= backup.seconds
 
 
+def test_of_two_files_the_later_one_counts(tmp_path):
+    """They are there if a process was killed before it could remove the one before."""
+    for name, epochs in (("a", 2), ("b", 1)):
+        run(tmp_path / name, epochs=epochs)
+    (earlier,) = (tmp_path / "b").iterdir()
+    earlier.rename(tmp_path / "a" / earlier.name)
+    model, backup = run(tmp_path / "a", epochs=3)
+    assert model.history.epoch == [2] and [row["epoch"] for row in backup.history] == [1, 2, 3]
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["epoch-000003.weights.h5"]
+
+
 def test_a_backup_of_another_config_is_refused(tmp_path):
     run(tmp_path, epochs=1, config={"rate": 0.3, "sizes": (1, 2)})
     with pytest.raises(ValueError, match=r"belongs to a training with \{'rate': 0.3.*'rate': 0.1"):
