@@ -135,6 +135,8 @@ def test_a_backup_of_another_config_is_refused(tmp_path):
     run(tmp_path, epochs=1, config={"rate": 0.3, "sizes": (1, 2)})
     with pytest.raises(ValueError, match=r"belongs to a training with \{'rate': 0.3.*'rate': 0.1"):
         run(tmp_path, epochs=2, config={"rate": 0.1, "sizes": (1, 2)})
+    with pytest.raises(ValueError, match="and this one has None"):
+        run(tmp_path, epochs=2)
     assert len(run(tmp_path, epochs=2, config={"rate": 0.3, "sizes": (1, 2)})[1].history) == 2
 
 
