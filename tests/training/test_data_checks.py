@@ -91,10 +91,10 @@ def test_whole_pixels_are_refused_with_what_to_do():
 
 VALUES = {
     "whole": (lambda x: np.round(x), "whole numbers.*Add noise to them: tic.data.dequantize"),
-    "scaled to [0, 1]": (lambda x: x / 256, r"from 0\.\d+ to 0\.\d+, and this is a flow of pixel"),
-    "scaled to [-1, 1]": (lambda x: x / 128 - 1, "flow of pixel values from 0 to 256"),
-    "far above": (lambda x: 8 * x, "flow of pixel values from 0 to 256"),
-    "far below": (lambda x: -8 * x, "flow of pixel values from 0 to 256"),
+    "scaled to [0, 1]": (lambda x: x / 256, r"from 0\.\d+ to 0\.\d+, and this is a flow of values"),
+    "scaled to [-1, 1]": (lambda x: x / 128 - 1, "flow of values from 0 to 256"),
+    "far above": (lambda x: 8 * x, "flow of values from 0 to 256"),
+    "far below": (lambda x: -8 * x, "flow of values from 0 to 256"),
 }
 
 
@@ -129,7 +129,7 @@ def test_values_within_a_range_of_the_pixels_are_not_warned_of(build):
     for low, high in [(-250.0, 506.0), (100.0, 105.0)]:
         model.fit(rng.uniform(low, high, [8, 8, 8, 1]), epochs=0, verbose=0)
     for low, high in [(-270.0, 100.0), (100.0, 530.0), (100.0, 103.0)]:
-        with pytest.warns(UserWarning, match="flow of pixel values from 0 to 256"):
+        with pytest.warns(UserWarning, match="flow of values from 0 to 256"):
             model.fit(rng.uniform(low, high, [8, 8, 8, 1]), epochs=0, verbose=0)
 
 

@@ -13,8 +13,7 @@ def check_positive_integer(value, argument, layer):
 
 def check_positive_number(value, argument, layer, alternative=""):
     """Raises a ValueError unless `value` is a finite Python or NumPy number above zero."""
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not is_number or not 0 < value < float("inf"):
+    if not is_finite_number(value) or value <= 0:
         raise ValueError(
             f"{layer}: `{argument}` must be a positive number{alternative}; got {value!r}."
         )
@@ -22,11 +21,16 @@ def check_positive_number(value, argument, layer, alternative=""):
 
 def check_rate(value, argument, layer):
     """Raises a ValueError unless `value` is a number from zero to below one."""
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not is_number or not 0 <= value < 1:
+    if not is_finite_number(value) or not 0 <= value < 1:
         raise ValueError(
             f"{layer}: `{argument}` must be a number from 0 to below 1; got {value!r}."
         )
+
+
+def is_finite_number(value):
+    """Whether it is a finite number of Python or NumPy; a bool is not."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return is_number and bool(np.isfinite(value))
 
 
 def is_integer(value):

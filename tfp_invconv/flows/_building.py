@@ -53,19 +53,47 @@ def squeezed_shape(event_shape):
     return [*(size // 2 for size in sizes), 2 ** len(sizes) * channels]
 
 
-class PixelScaling(_chain._Chain):
-    """Scales pixels from [0, 256] to [-0.5, 0.5], and compresses samples outside that range.
+def scaling(event_shape, data_range, dtype, builder):
+    """The bijectors, none or one, that scale the data to the range in which flows learn.
+
+    Args:
+      event_shape: of the data side.
+      data_range: (lowest, highest) value, None for numbers without ends, or "auto".
+      dtype: of the events.
+      builder: name of the caller, for errors.
+    """
+    if isinstance(data_range, str) and data_range == "auto":
+        data_range = (0.0, 256.0) if len(event_shape) == 3 else None
+    if data_range is None:
+        return []
+    ends = data_range if np.shape(data_range) == (2,) else (np.nan, np.nan)
+    if not all(checks.is_finite_number(end) for end in ends) or not ends[0] < ends[1]:
+        raise ValueError(
+            f"{builder}: `data_range` must be two numbers (lowest, highest), None for data without "
+            f'ends, or "auto"; got {data_range!r}.'
+        )
+    return [RangeScaling((float(ends[0]), float(ends[1])), dtype)]
+
+
+class RangeScaling(_chain._Chain):
+    """Scales a range of values to [-0.5, 0.5], and compresses samples outside of it.
 
     Attributes:
       data_range: the lowest and the highest value, which `FlowModel.fit` compares the data with.
     """
 
-    data_range = (0.0, 256.0)
-
-    def __init__(self, dtype: DType, name: str = "pixel_scaling") -> None:
+    def __init__(
+        self, data_range: tuple[float, float], dtype: DType, name: str = "range_scaling"
+    ) -> None:
         """Makes it for events of a float dtype."""
         parameters = dict(locals())
+        self.data_range = data_range
+        low, high = data_range
         half = tf.constant(0.5, dtype)
-        gate = RootGate(half, tf.math.log(tf.constant(_SOFTNESS, dtype)), name="pixel_range")
-        scaling = [tfb.Scale(tf.constant(256.0, dtype)), tfb.Shift(half), gate]
+        gate = RootGate(half, tf.math.log(tf.constant(_SOFTNESS, dtype)), name="range_gate")
+        scaling = [
+            tfb.Scale(tf.constant(high - low, dtype)),
+            tfb.Shift(tf.constant(0.5 + low / (high - low), dtype)),
+            gate,
+        ]
         super().__init__(scaling, parameters=parameters, name=name)

@@ -21,6 +21,7 @@ def conf(
     depth: int = 8,
     *,
     num_filters: int = 2,
+    data_range: tuple[float, float] | str | None = "auto",
     conditional: int | None = None,
     width: int = 128,
     dropout: float = 0.0,
@@ -33,16 +34,18 @@ def conf(
 
     Each of the `depth` steps is an ActNorm, a trainable linear mixing of the channels (of a
     vector: its numbers), a `ConvolutionCoupling`, and a reversal of the channels, so that the next
-    coupling sees what this one changed. Densities of vectors are over the given values. Images
-    pass through `Squeeze` before the steps and back after them. Their densities are over pixel
-    values, uint8 + U[0, 1), which the first bijectors scale to [-0.5, 0.5]; samples outside are
-    compressed, as in `glow`.
+    coupling sees what this one changed. All but vectors pass through `Squeeze` before the steps and
+    back after them. Densities of images are over pixel values, uint8 + U[0, 1); as in `glow`, the
+    first bijectors scale the `data_range` to [-0.5, 0.5], and compress samples outside.
 
     Args:
       event_shape: `[H, W, C]` with even H and W, likewise `[T, C]` or `[D, H, W, C]`, or `[N]`
         with N of at least two.
       depth: number of steps.
       num_filters: convolutions in each coupling.
+      data_range: the lowest and the highest value of the data, such as `(-1024, 3071)`; densities
+        are per unit of the data. None for real numbers without ends, which are neither scaled nor
+        compressed. "auto" is `(0, 256)`, pixels, for `[H, W, C]`, and None for the rest.
       conditional: number of classes, or of numbers in a context vector, that the density is
         conditioned on (see `ConditionalChain`); None for a density of the data alone.
       width: size of the hidden layers of the couplings' networks.
@@ -74,9 +77,10 @@ def conf(
     networks = _building.network_options("conf", conditional, width, dropout, dtype)
     step = functools.partial(_step, num_filters=num_filters, networks=networks)
     scan: dict[str, Any] = dict(seed=seed, name="steps", remat=remat, unroll=unroll)
+    scaling = _building.scaling(event_shape, data_range, variable_dtype(dtype), "conf")
     if len(event_shape) == 1:
         steps = Scan.trainable(functools.partial(step, list(event_shape)), depth, **scan)
-        return _building.make_flow(event_shape, [steps], networks, "conf")
+        return _building.make_flow(event_shape, [*scaling, steps], networks, "conf")
     if any(size % 2 for size in event_shape[:-1]):
         raise ValueError(
             "conf: all sizes but the channels must be even; got event_shape "
@@ -84,8 +88,7 @@ def conf(
         )
     squeeze, squeezed = Squeeze(event_ndims=len(event_shape)), _building.squeezed_shape(event_shape)
     steps = Scan.trainable(functools.partial(step, squeezed), depth, **scan)
-    scaling = _building.PixelScaling(variable_dtype(dtype))
-    flow = [scaling, squeeze, steps, tfb.Invert(squeeze)]
+    flow = [*scaling, squeeze, steps, tfb.Invert(squeeze)]
     return _building.make_flow(event_shape, flow, networks, "conf")
 
 

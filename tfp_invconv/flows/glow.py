@@ -61,6 +61,7 @@ def glow(
     conv: str = "emerging",
     coupling: str = "affine",
     log_scale_bound: float | str = 1.0,
+    data_range: tuple[float, float] | str | None = "auto",
     conditional: int | None = None,
     width: int = 128,
     dropout: float = 0.0,
@@ -73,12 +74,13 @@ def glow(
 
     Each level consists of a `Squeeze` and `depth` steps of (ActNorm, convolution, coupling). Except
     in the last level, an `AffineCoupling` follows that conditions one half of the channels on the
-    other half, which the next level transforms. Densities are over pixel values, uint8 + U[0, 1):
-    the first bijectors scale them to [-0.5, 0.5], so bits/dim is -log_prob / (H W C ln 2).
+    other half, which the next level transforms. Densities of images are over pixel values,
+    uint8 + U[0, 1): the first bijectors scale the `data_range` to [-0.5, 0.5], so bits/dim is
+    -log_prob / (H W C ln 2).
 
     *Samples* stay finite and near the data, although sampling amplifies errors step by step:
     couplings have bounded scales (see `AffineCoupling`), their networks see the asinh of their
-    input (see `networks.conv_net`), and values outside the pixel range are compressed, ten ranges
+    input (see `networks.conv_net`), and values outside the data's range are compressed, ten ranges
     to one, by a `RootGate`. Densities within the range do not change, and those of data outside are
     finite and fall.
 
@@ -93,6 +95,9 @@ def glow(
       coupling: "affine", "additive", "quad" or "conf" (`ConvolutionCoupling`).
       log_scale_bound: bound of the affine and quad couplings and of the conditioning between
         levels; see `AffineCoupling`.
+      data_range: the lowest and the highest value of the data, such as `(-1024, 3071)`; densities
+        are per unit of the data. None for real numbers without ends, which are neither scaled nor
+        compressed. "auto" is `(0, 256)`, pixels, for `[H, W, C]`, and None for the rest.
       conditional: number of classes, or of numbers in a context vector, that the density is
         conditioned on (see `ConditionalChain`); None for a density of the data alone.
       width: hidden channels of the couplings' networks.
@@ -145,8 +150,8 @@ def glow(
     scan = dict(remat=remat, unroll=unroll)
     options = dict(step=step, split_prior=split_prior, networks=networks, scan=scan)
     flow = _level(list(event_shape), levels, depth, seed, **options)
-    scaling = _building.PixelScaling(variable_dtype(dtype))
-    return _building.make_flow(event_shape, [scaling, *flow], networks, "glow")
+    scaling = _building.scaling(event_shape, data_range, variable_dtype(dtype), "glow")
+    return _building.make_flow(event_shape, [*scaling, *flow], networks, "glow")
 
 
 def _level(event_shape, levels, depth, seed, *, step, split_prior, networks, scan):

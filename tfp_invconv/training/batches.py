@@ -244,9 +244,10 @@ def warn_about_values(batch, distribution, caller):
     too_narrow = np.isfinite(size) and most - least < size / 64
     if too_narrow or least < low - size or most > high + size:
         warnings.warn(
-            f"{caller}: the data are from {least:.4g} to {most:.4g}, and this is a flow of pixel "
-            f"values from {low:g} to {high:g}, in which bits/dim are counted. Undo the scaling of "
-            "the data: tic.data.dequantize(pixels) makes them of uint8.",
+            f"{caller}: the data are from {least:.4g} to {most:.4g}, and this is a flow of values "
+            f"from {low:g} to {high:g}, in which bits/dim are counted. Give the builder the "
+            "data's `data_range`; or undo their scaling: tic.data.dequantize(pixels) makes them "
+            "of uint8.",
             UserWarning,
             stacklevel=3,
         )

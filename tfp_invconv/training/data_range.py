@@ -9,7 +9,7 @@ import tensorflow as tf
 
 
 def data_range(distribution):
-    """The (lowest, highest) value that a layer such as `PixelScaling` declares, or infinities."""
+    """The (lowest, highest) value that a layer such as `RangeScaling` declares, or infinities."""
     ranges = [m.data_range for m in distribution.submodules if hasattr(m, "data_range")]
     return ranges[0] if ranges else (-math.inf, math.inf)
 
