@@ -116,7 +116,8 @@ def test_a_budget_of_time_breaks_an_epoch_off_and_keeps_none_of_it(tmp_path):
     assert len(run(tmp_path, epochs=2)[1].history) == 2
     spent = run(tmp_path, epochs=2)[1].seconds
     # The time before counts: nothing of the third epoch is trained.
-    _, backup = run(tmp_path, epochs=3, minutes=spent / 120)
+    model, backup = run(tmp_path, epochs=3, minutes=spent / 120)
+    assert model.optimizer.iterations == 2 * 3
     assert len(backup.history) == 2 and backup.history[-1]["seconds"] <= backup.seconds
 
 
