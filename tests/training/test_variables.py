@@ -107,6 +107,9 @@ def test_frozen_parameters_stay():
     trained.compile(keras.optimizers.SGD(0.1))
     before = [variable.numpy() for variable in trained.non_trainable_variables]
     assert len(before) == len(network.variables) + 1
+    lines = []
+    trained.summary(print_fn=lines.append)
+    assert lines[-1] == f"3 parameters are trained, {sum(v.size for v in before)} are not"
     losses(trained)
     assert len(trained.trainable_variables) == 1
     for value, variable in zip(before, trained.non_trainable_variables, strict=True):
