@@ -202,3 +202,55 @@ def test_one_network_that_takes_a_condition_is_enough(conditional):
     first, second = (coupling.inverse(tf.identity(x), condition=tf.constant(i)) for i in (0, 1))
     changes = np.any(first != second, axis=0)
     assert changes[1 + conditional] and not changes[2 - conditional]
+
+
+@pytest.mark.parametrize("unroll", [True, False])
+@pytest.mark.parametrize("build", ["glow", pytest.param("conf", marks=pytest.mark.slow)])
+def test_conditions_and_events_broadcast_against_each_other(build, unroll):
+    options = dict(conditional=3, width=4, seed=0, unroll=unroll, dtype=tf.float64)
+    if build == "glow":
+        flow = away_from_initial(tic.glow([4, 4, 1], 2, 1, conv="1x1", **options))
+    else:
+        flow = away_from_initial(tic.conf([4], 2, **options))
+    x, contexts = events(flow, 4), noise(5, 3)
+    by_class, by_context = (
+        tf.stack([flow.log_prob(tf.identity(x), **conditional(c)) for c in conditions], 1)
+        for conditions in (tf.range(3), contexts)
+    )
+    assert np.all(by_class[:, 0] != by_class[:, 1])
+    unknown = [None, None, *flow.event_shape]
+    in_graph = tf.function(
+        lambda x, c: flow.log_prob(x, **conditional(c)),
+        input_signature=[tf.TensorSpec(unknown, tf.float64), tf.TensorSpec([None], tf.int32)],
+    )
+    model = tic.FlowModel(flow)
+    for expected, found in [
+        (by_class, flow.log_prob(x[:, tf.newaxis], **conditional(tf.range(3)))),
+        (by_class, in_graph(x[:, tf.newaxis], tf.range(3))),
+        (by_class, model((x[:, tf.newaxis], tf.range(3)))),
+        (by_context, flow.log_prob(x[:, tf.newaxis], **conditional(contexts))),
+        (by_context[1], flow.log_prob(x[1], **conditional(contexts))),
+    ]:
+        np.testing.assert_allclose(found, expected, rtol=1e-9)
+    for samples in (
+        flow.sample([2, 5], seed=[0, 1], **conditional(contexts)),
+        model.sample([2, 5], condition=contexts),
+    ):
+        assert samples.shape == [2, 5, *flow.event_shape] and np.all(np.isfinite(samples))
+    message = r"a batch of \(5,\) conditions does not broadcast against a batch of \(4,\) events"
+    for call in (flow.log_prob, lambda _, **kwargs: flow.sample(4, **kwargs)):
+        with pytest.raises(ValueError, match=message):
+            call(x, **conditional(contexts))
+    with pytest.raises(ValueError, match=r"sample: conditions of shape \(5, 3\) do not broadcast"):
+        model.sample(2, condition=contexts)
+
+
+def test_conditions_of_unknown_rank_are_an_error():
+    coupling = tic.AffineCoupling.trainable([4], condition_size=3, width=4)
+    for dtype in (tf.int32, tf.float32):
+        call = tf.function(
+            lambda c: coupling.inverse(tf.ones([2, 4]), condition=c),
+            input_signature=[tf.TensorSpec(None, dtype)],
+        )
+        with pytest.raises(ValueError, match="the rank of conditions must be known"):
+            call(tf.ones([2, 3], dtype))

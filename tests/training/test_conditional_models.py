@@ -152,6 +152,19 @@ def test_a_condition_that_would_be_dropped_is_an_error():
             call()
 
 
+@pytest.mark.parametrize("shape", [(8, 1, 3), (1, 3), (7, 3), (3,), (8, 8, 3)], ids=str)
+def test_batches_with_other_than_one_condition_for_each_event_are_an_error(shape):
+    model, x, contexts = conditional_model(), two_classes(8)[0], np.ones(shape, np.float32)
+    data = tf.data.Dataset.from_tensors((x, contexts))
+    message = "needs a label or a vector for each event; got x of shape"
+    for given in [(x, contexts), ((x, contexts),), (data,)]:
+        with pytest.raises(ValueError, match=message):
+            model.fit(*given, verbose=0)
+    for call in (model.train_on_batch, model.test_on_batch):
+        with pytest.raises(ValueError, match=message):
+            call(x, contexts)
+
+
 class ShiftOfClass(tfb.Bijector):
     """A user's own: it does not say how many classes there are, and takes labels as they are."""
 

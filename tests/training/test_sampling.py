@@ -55,6 +55,16 @@ def test_temperature_needs_latents():
         model.sample(2, temperature=0.5)
 
 
+def test_temperature_needs_a_mean():
+    cauchy = tfd.Sample(tfd.Cauchy(0.0, tf.Variable(1.0)), [2])
+    model = tic.FlowModel(tfd.TransformedDistribution(cauchy, tfb.Scale(2.0)))
+    assert np.all(np.isfinite(model.sample(2, seed=0)))
+    with pytest.raises(
+        ValueError, match="sample: a temperature scales .* mean of the base, and .*"
+    ):
+        model.sample(2, temperature=0.5)
+
+
 def test_samples_that_are_not_finite_are_counted():
     scale = tf.Variable([[1.0, 1.0], [np.inf, 1.0]])
     flow = tfd.TransformedDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), [2]), tfb.Scale(scale))

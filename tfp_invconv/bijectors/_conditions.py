@@ -22,10 +22,14 @@ def condition_kwargs(bijector, condition):
     return {}
 
 
-def inner_kwargs(bijector, condition=None, **kwargs):
-    """The keyword arguments of a composition's methods, for the bijector inside it."""
-    given = {} if condition is None else condition_kwargs(bijector, condition)
-    return {**kwargs, **given}
+def for_inner(layer, x, kwargs):
+    """Returns the input of a layer's inner bijector, broadcast, and its keyword arguments."""
+    kwargs = dict(kwargs)
+    condition, inner = kwargs.pop("condition", None), layer.bijector
+    ndims, size = layer.forward_min_event_ndims, condition_size(inner)
+    x, condition = broadcast(x, condition, ndims, size, layer.name)
+    given = {} if condition is None else condition_kwargs(inner, condition)
+    return x, {**kwargs, **given}
 
 
 def is_conditional(bijector):
@@ -52,17 +56,17 @@ def as_vectors(condition, batch_rank, size, caller):
 
     Raises:
       ValueError: if a label is not one of 0 ... size - 1, where its value is known; or the rank
-        of the labels is not.
+        is not known.
       InvalidArgumentError: likewise, within a `tf.function`.
     """
     condition = tf.convert_to_tensor(condition)
-    if size is None or not (condition.dtype.is_integer or condition.dtype.is_bool):
-        return condition
     if condition.shape.rank is None:
         raise ValueError(
-            f"{caller}: the rank of integer conditions must be known. A compiled model that was "
-            "given labels of different ranks must be compiled again."
+            f"{caller}: the rank of conditions must be known. A compiled model that was given "
+            "conditions of different ranks must be compiled again."
         )
+    if size is None or not (condition.dtype.is_integer or condition.dtype.is_bool):
+        return condition
     if condition.shape.rank > batch_rank and condition.shape[-1] == size:
         return tf.cast(condition, tf.float32)
     if condition.shape.rank > batch_rank and condition.shape[-1] == 1:
@@ -77,6 +81,42 @@ def as_vectors(condition, batch_rank, size, caller):
     is_class = tf.reduce_all((labels >= 0) & (labels < size))
     with tf.control_dependencies([tf.debugging.Assert(is_class, [message, least, "to", most])]):
         return tf.one_hot(labels, size)
+
+
+def broadcast(x, condition, event_ndims, size, caller):
+    """Returns events and their condition as vectors, the events with the batch dimensions of both.
+
+    Args:
+      x: `[B..., event]`.
+      condition: see `as_vectors`; or None, which stays None.
+      event_ndims: number of dimensions of an event.
+      size: numbers in a vector, or None.
+      caller: for errors.
+
+    Raises:
+      ValueError: if the batch dimensions do not broadcast, where they are known; and see
+        `as_vectors`.
+    """
+    if condition is None:
+        return x, None
+    batch_rank = x.shape.rank - event_ndims
+    vectors = as_vectors(condition, batch_rank, size, caller)
+    own_rank = len(condition_event_shape(vectors))
+    batch, conditions = x.shape[:batch_rank], vectors.shape[: vectors.shape.rank - own_rank]
+    try:
+        common = tf.broadcast_static_shape(batch, conditions)
+    except ValueError as error:
+        raise ValueError(
+            f"{caller}: a batch of {conditions} conditions does not broadcast against a batch of "
+            f"{batch} events."
+        ) from error
+    if batch.is_fully_defined() and common == batch:
+        return x, vectors
+    batch, event = tf.split(tf.shape(x), [batch_rank, event_ndims])
+    batch = tf.broadcast_dynamic_shape(batch, tf.shape(vectors)[: conditions.rank])
+    broadcast = tf.broadcast_to(x, tf.concat([batch, event], 0))
+    broadcast.set_shape(common + x.shape[batch_rank:])
+    return broadcast, vectors
 
 
 def condition_event_shape(condition):

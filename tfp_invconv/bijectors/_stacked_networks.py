@@ -66,4 +66,4 @@ class _TrainingFlag(keras.Layer):
 
 def is_training():
     """Whether a Keras model that is being called trains; None outside of one."""
-    return _TrainingFlag()()
+    return _TrainingFlag(dtype="float32")()

@@ -122,6 +122,8 @@ class ChannelCoupling(ValueAndLogDetBijector):
         return self._run("forward", x, condition)
 
     def _run(self, direction, x, condition):
+        ndims, size = self.forward_min_event_ndims, self.condition_size
+        x, condition = _conditions.broadcast(x, condition, ndims, size, self.name)
         parts = self._split(x)
         values, log_dets = [parts[0]], []
         # The networks see data: in `forward`, the parts that are made already.
@@ -155,8 +157,6 @@ class ChannelCoupling(ValueAndLogDetBijector):
         flat.set_shape([None, *x.shape[-ndims:]])
         _calling.check_input(network, flat, self.name)
         if condition is not None:
-            size = self.condition_size
-            condition = _conditions.as_vectors(condition, batch.shape[0], size, self.name)
             condition = _flat(condition, batch)
         is_empty = 0 in x.shape[:-ndims]
         if is_empty:

@@ -18,10 +18,11 @@ class ConditionalChain(chain._Chain):
     Called as `chain.inverse(x, condition=c)`, in a distribution as `flow.log_prob(x,
     bijector_kwargs={"condition": c})` and `flow.sample(n, bijector_kwargs={"condition": c})`. The
     condition is a float tensor `[B..., n]` or, for one of n classes, an integer tensor `[B...]`
-    of 0 to n - 1, and `B...` broadcasts to the batch dimensions of the input. It reaches the
-    couplings whose networks have two inputs (see `networks.conv_net`), also those in a nested
-    chain, in `tfb.Invert` and in `PartialChannels`. Without a condition such a network is an
-    error that names its layer.
+    of 0 to n - 1. `B...` and the batch dimensions of the input broadcast against each other, so
+    that `x[:, None]` with all n labels is evaluated for each. The condition reaches the couplings
+    whose networks have two inputs (see `networks.conv_net`), also those in a nested chain, in
+    `tfb.Invert` and in `PartialChannels`. Without a condition such a network is an error that
+    names its layer.
 
     *Shapes*, *cost*: those of the layers.
 

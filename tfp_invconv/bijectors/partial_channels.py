@@ -99,7 +99,7 @@ class PartialChannels(ValueAndLogDetBijector):
         return self._run("forward", x, kwargs)
 
     def _run(self, direction, x, kwargs):
-        kwargs = _conditions.inner_kwargs(self.bijector, **kwargs)
+        x, kwargs = _conditions.for_inner(self, x, kwargs)
         first, rest = self.split(x)
         # The name keeps the value alive, and so in TFP's cache, while the log-determinant is made.
         value = getattr(self.bijector, direction)(first, **kwargs)

@@ -218,7 +218,7 @@ class Scan(ValueAndLogDetBijector):
 
     def _run(self, direction, x, order, kwargs):
         """The steps with the indices `order`, one after the other: value and log-determinant."""
-        x, kwargs = self._with_batch_of_steps(x), _conditions.inner_kwargs(self.bijector, **kwargs)
+        x, kwargs = _conditions.for_inner(self, self._with_batch_of_steps(x), kwargs)
         if direction == "inverse":
             # A step has slices of the variables, and can't tell.
             for layer in self.bijector.submodules:

@@ -44,7 +44,7 @@ def conv_net(
     """
 
     ndims = len(input_shape) - 1
-    convolution = getattr(keras.layers, f"Conv{ndims}D")
+    convolution = getattr(_building, f"Conv{ndims}D")
 
     def layer(filters, size, **options):
         return convolution(filters, size, padding="same", **options)

@@ -41,5 +41,5 @@ def mlp(
     """
     sizes = [(width,), (width,), (output_channels,)]
     drop = keras.layers.Dropout
-    layer = keras.layers.Dense
+    layer = _building.Dense
     return _building.network(input_shape, condition_size, layer, sizes, drop, dropout, seed, dtype)

@@ -30,7 +30,7 @@ class RangeCounter:
 
     @contextlib.contextmanager
     def warn(self, caller):
-        """Counts from zero, and warns at the end if there were any.
+        """Counts from zero, and warns at the end if there were any and there is a caller.
 
         Warns:
           UserWarning: with their number.
@@ -38,7 +38,7 @@ class RangeCounter:
         self._share.reset_state()
         yield
         outside, count = int(self._share.total), int(self._share.count)
-        if outside:
+        if outside and caller:
             warnings.warn(
                 f"{caller}: {outside} of {count} events have values outside the range of the "
                 f"flow, {self._low:g} to {self._high:g}, where it has seen no data.",

@@ -18,6 +18,7 @@ from tfp_invconv.training import (
     distribute,
     initialization,
     pairs,
+    precision,
     sampling,
     saving,
     variables,
@@ -98,7 +99,7 @@ class FlowModel(saving.SavedByBuilder, saving.AtomicSaving, keras.Model):
         variables.check_constants(distribution)
         super().__init__(name=name, dtype=tf.as_dtype(distribution.dtype).name)
         self.distribution = distribution
-        self._made_by = (builder, arguments)
+        self._made_by = (builder, arguments, keras.config.dtype_policy().name)
         self.flow_variables, self._rows = variables.adopt_variables(distribution)
         self.bits_per_dim = keras.metrics.Mean(name="bits_per_dim")
         self._dimensions = max(1, distribution.event_shape.num_elements())
@@ -160,6 +161,8 @@ class FlowModel(saving.SavedByBuilder, saving.AtomicSaving, keras.Model):
                 "likelihood, -mean(log_prob). Leave `loss` out."
             )
         super().compile(*args, **kwargs)
+        if kwargs.get("auto_scale_loss", True):
+            self.optimizer = precision.scaled(self.optimizer, self.distribution)
         # All variables exist already; with the optimizer's, weights can be loaded right away.
         self.optimizer.build(self.trainable_variables)
 
@@ -199,9 +202,9 @@ class FlowModel(saving.SavedByBuilder, saving.AtomicSaving, keras.Model):
         """As `keras.Model.evaluate`: the mean loss and bits/dim."""
         self._pairs.check_targets(x, y)
         y = batches.targets(x, y, kwargs)
-        if kwargs.get("_use_cached_eval_dataset"):  # It is `fit` that calls, and has warned.
-            return super().evaluate(x, y, **kwargs)
-        with self._range_counter.warn(f"{self.name}.evaluate"):
+        # If `fit` calls, it has warned.
+        caller = None if kwargs.get("_use_cached_eval_dataset") else f"{self.name}.evaluate"
+        with self._range_counter.warn(caller):
             return super().evaluate(x, y, **kwargs)
 
     def predict(self, x, batch_size=None, **kwargs):

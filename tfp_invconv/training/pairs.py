@@ -39,7 +39,20 @@ class Pairs:
                 f"{self._model}: got a target beside pairs (x, condition), and would drop it."
             )
         self._check_pair(x)
+        if _is_pair(x):
+            self._check_batch(*x)
         return x, None, sample_weight
+
+    def _check_batch(self, x, condition):
+        """Raises a ValueError unless each event of one of Keras's batches has its own condition."""
+        batch, given = tf.TensorShape(x.shape)[:1], tf.TensorShape(condition.shape)
+        is_label = tf.as_dtype(condition.dtype).is_integer or condition.dtype == bool
+        ranks = (1, 2) if is_label else (2,)
+        if given.rank not in (None, *ranks) or not given[:1].is_compatible_with(batch):
+            raise ValueError(
+                f"{self._model}: needs a label or a vector for each event; got x of shape "
+                f"{x.shape} and conditions of shape {given}."
+            )
 
     def _check_pair(self, inputs):
         if self.is_conditional and not _is_pair(inputs):

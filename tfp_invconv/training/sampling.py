@@ -31,24 +31,35 @@ class Sampler:
         if condition is not None:
             batch_rank = shape.shape[0] + distribution.batch_shape.rank
             condition = self._pairs.vectors(condition, batch_rank)
+            condition = self._broadcast(condition, shape, caller)
         samples = self._samples_of_shape(shape, seeds.stateless_seed(seed), condition, temperature)
         if tf.executing_eagerly():
             warn_if_not_finite(samples, distribution, caller)
         return samples
 
+    def _broadcast(self, condition, shape, caller):
+        """A condition for each sample, the sample shape as one axis."""
+        own = _conditions.condition_event_shape(condition)
+        batch_shape = self._distribution.batch_shape_tensor()
+        samples = tf.concat([shape, batch_shape], 0)
+        try:
+            condition = tf.broadcast_to(condition, tf.concat([samples, own], 0))
+        except (ValueError, tf.errors.InvalidArgumentError) as error:
+            raise ValueError(
+                f"{caller}: conditions of shape {condition.shape} do not broadcast to samples of "
+                f"shape {tf.get_static_value(samples)}. For n samples of each of K conditions, ask "
+                "for [n, K] of them."
+            ) from error
+        flat = tf.reshape(condition, tf.concat([[tf.reduce_prod(shape)], batch_shape, own], 0))
+        return pad_empty_batch(flat)
+
     def _samples_of_shape(self, shape, seed, condition, temperature):
-        distribution = self._distribution
-        count, batch_shape = tf.reduce_prod(shape), distribution.batch_shape_tensor()
-        if condition is not None:
-            own = _conditions.condition_event_shape(condition)
-            condition = tf.broadcast_to(condition, tf.concat([shape, batch_shape, own], 0))
-            condition = tf.reshape(condition, tf.concat([[count], batch_shape, own], 0))
-            condition = pad_empty_batch(condition)
+        count = tf.reduce_prod(shape)
         at_least_one = tf.maximum(count, 1)
         if temperature == 1:
             samples = _drawn(self._draw, at_least_one, seed, condition)
         else:
-            temperature = tf.constant(temperature, distribution.dtype)
+            temperature = tf.constant(temperature, self._distribution.dtype)
             samples = _drawn(self._draw_at, at_least_one, seed, condition, temperature)
         return tf.reshape(samples[:count], tf.concat([shape, tf.shape(samples)[1:]], 0))
 
@@ -81,13 +92,20 @@ def _drawn(draw, count, *arguments):
 
 
 def check_temperature(temperature, distribution, caller):
-    """Raises a ValueError if it is negative or NaN, or there are no latents for it."""
+    """Raises a ValueError if it is negative or NaN, or there are no latents or no mean for it."""
     if not temperature >= 0:
         raise ValueError(f"{caller}: the temperature must be at least 0; got {temperature!r}.")
     if temperature != 1 and not hasattr(distribution, "bijector"):
         raise ValueError(
             f"{caller}: a temperature needs a distribution with a bijector, a "
             f"tfd.TransformedDistribution; got {distribution!r}."
+        )
+    if temperature == 1 or not tf.executing_eagerly():
+        return
+    if not np.all(np.isfinite(distribution.distribution.mean())):
+        raise ValueError(
+            f"{caller}: a temperature scales the latents' distance from the mean of the base, and "
+            f"{distribution.distribution!r} has none. Sample at a temperature of one."
         )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_invconv._utils import files
+from tfp_invconv.training import precision
 
 _SUFFIXES = (".keras", ".weights.h5")
 
@@ -74,7 +75,8 @@ class SavedByBuilder:
           ValueError: if there is no builder registered under that name.
         """
         builder, arguments = _builder_and_arguments(config, custom_objects)
-        model = cls(builder, name=config["name"], **arguments)
+        with precision.global_policy(config.get("global_policy", "float32")):
+            model = cls(builder, name=config["name"], **arguments)
         # By their places: Keras numbers the names of its seeds anew in each process.
         for i, variable in enumerate(model.flow_variables if "frozen" in config else []):
             variable.trainable = i not in config["frozen"]
@@ -91,8 +93,8 @@ def _is_replaced(path, overwrite):
     return is_file and (overwrite or not os.path.exists(path))
 
 
-def _config(builder, arguments, caller):
-    """The builder's registered name and its arguments.
+def _config(builder, arguments, policy, caller):
+    """The builder's registered name, its arguments, and Keras's global policy when it was called.
 
     Raises:
       ValueError: if there is no builder, or it is not registered.
@@ -106,7 +108,8 @@ def _config(builder, arguments, caller):
             "weights: save_weights, or tf.train.Checkpoint(distribution=...)."
         )
     plain = {key: _plain(value) for key, value in arguments.items()}
-    return {"builder": registered, "arguments": keras.saving.serialize_keras_object(plain)}
+    plain = keras.saving.serialize_keras_object(plain)
+    return {"builder": registered, "arguments": plain, "global_policy": policy}
 
 
 def _builder_and_arguments(config, custom_objects):
