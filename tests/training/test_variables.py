@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
-from helpers import images, losses, small_model, vectors
+from helpers import away_from_initial, images, losses, small_model, vectors
 
 import tfp_invconv as tic
 
@@ -155,3 +155,57 @@ def test_a_constant_that_is_nan_is_an_error():
             tic.FlowModel(flow)
     with pytest.raises(ValueError, match="`loc` must not be NaN"):
         tic.FlowModel(tfd.MultivariateNormalDiag(tf.constant([np.nan, 0.0]), tf.Variable([1.0, 1])))
+
+
+def test_a_frozen_model_is_told_that_it_is_frozen():
+    frozen = small_model()
+    frozen.trainable = False
+    with pytest.raises(ValueError, match="fit: all 8 variables of 'flow_model.*' are frozen"):
+        frozen.fit(vectors(), verbose=0)
+    constant = tic.FlowModel(tfd.Normal(0.0, 1.0))
+    constant.compile("adam")
+    with pytest.raises(ValueError, match="the distribution 'Normal' has no trainable variables"):
+        constant.fit(vectors()[:, 0], verbose=0)
+
+
+def test_layers_have_the_weights_of_the_flow():
+    made = small_model()
+    assert [layer.name for layer in made.layers] == ["00.act_norm", "01.affine_coupling"]
+    weights = [weight for layer in made.layers for weight in layer.weights]
+    assert all(a is b for a, b in zip(weights, made.flow_variables, strict=True))
+    assert len(made.get_layer("01.affine_coupling").weights) == 6
+
+
+def test_tensorboard_gets_a_histogram_of_each_variable(tmp_path):
+    made = small_model()
+    losses(made, 1, callbacks=[keras.callbacks.TensorBoard(tmp_path, histogram_freq=1)])
+    tags = {
+        value.tag
+        for path in (tmp_path / "train").glob("events*.v2")
+        for record in tf.data.TFRecordDataset(str(path))
+        for value in tf.compat.v1.Event.FromString(record.numpy()).summary.value
+    }
+    assert tags >= {f"{variable.name}/histogram" for variable in made.flow_variables}
+
+
+def test_weights_that_match_are_loaded_if_others_are_skipped(tmp_path):
+    saved = small_model()
+    away_from_initial(saved.distribution)
+    saved.save_weights(tmp_path / "a.weights.h5")
+    coupling = tic.AffineCoupling.trainable([3], width=5, seed=1)
+    layers = [tic.ActNorm.trainable([3]), coupling]
+    base = tfd.MultivariateNormalDiag([0.0, 0.0, 0.0])
+    other = tic.FlowModel(tfd.TransformedDistribution(base, tfb.Chain(layers)))
+    before = [variable.numpy() for variable in other.flow_variables]
+    pattern = r"load_weights: \d of 8 variables keep their values.*coupling.*kernel \("
+    with pytest.warns(UserWarning, match=pattern) as warned:
+        other.load_weights(tmp_path / "a.weights.h5", skip_mismatch=True)
+    assert len(warned) == 1
+    matched = 0
+    for old, new, value in zip(before, other.flow_variables, saved.flow_variables, strict=True):
+        matches = old.shape == tuple(value.shape)
+        np.testing.assert_array_equal(new, value if matches else old)
+        matched += matches
+    assert 3 <= matched < 8
+    with pytest.raises(ValueError, match="shape"):
+        other.load_weights(tmp_path / "a.weights.h5")

@@ -28,7 +28,7 @@ tfd = tfp.distributions
 
 
 @keras.saving.register_keras_serializable("tfp_invconv")
-class FlowModel(saving.SavedByBuilder, saving.AtomicSaving, keras.Model):
+class FlowModel(saving.SavedByBuilder, saving.AtomicSaving, variables.ListsLayers, keras.Model):
     """Trains any TFP distribution with trainable variables by maximum likelihood.
 
     ```none
@@ -277,12 +277,6 @@ class FlowModel(saving.SavedByBuilder, saving.AtomicSaving, keras.Model):
                 f"{self.name}: a metric given to `compile` fails with no target, and a density "
                 "has none. A function of your own gets y_true=None and y_pred=log_prob."
             ) from error
-
-    def summary(self, print_fn: Callable[[str], object] = print, **_) -> None:
-        """Prints each layer of the flow with its parameters, and how many are trained."""
-        print_fn(f"{self.name}: {self.distribution.name}")
-        variables.print_rows(self._rows, print_fn)
-        variables.print_counts(self, print_fn)
 
     def export(
         self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs

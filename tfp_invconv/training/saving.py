@@ -1,6 +1,7 @@
 """How models are saved: safely; and whole, as the builder of a distribution and its arguments."""
 
 import os
+import warnings
 
 import keras
 import numpy as np
@@ -14,6 +15,8 @@ _SUFFIXES = (".keras", ".weights.h5")
 
 class AtomicSaving:
     """Mix-in for a Keras model whose files are written and loaded wholly or not at all."""
+
+    _skips_mismatch = False
 
     def save(self, filepath, overwrite=True, **kwargs):
         """As `keras.Model.save`; a file that was there stays until the new one is whole."""
@@ -35,6 +38,8 @@ class AtomicSaving:
     def load_weights(self, filepath, skip_mismatch=False, **kwargs):
         """As `keras.Model.load_weights`; after an error all variables are as they were.
 
+        With `skip_mismatch`, each array of the shape of the variable in its place is loaded.
+
         Raises:
           OSError: if the file is damaged.
           ValueError: if its weights are those of another model.
@@ -44,12 +49,40 @@ class AtomicSaving:
         optimizer = getattr(self, "optimizer", None)
         variables = [*self.variables, *(optimizer.variables if optimizer else [])]
         before = [variable.numpy() for variable in variables]
+        self._skips_mismatch = skip_mismatch
         try:
             super().load_weights(filepath, skip_mismatch, **kwargs)
         except BaseException:
             for variable, value in zip(variables, before, strict=True):
                 variable.assign(value)
             raise
+        finally:
+            self._skips_mismatch = False
+
+    def load_own_variables(self, store):
+        """As Keras's, array by array if `load_weights` skips those that do not match.
+
+        Warns:
+          UserWarning: with the names of the variables that stay as they are.
+        """
+        variables = self._trainable_variables + self._non_trainable_variables
+        if not self._skips_mismatch or len(store.keys()) != len(variables):
+            super().load_own_variables(store)
+            return
+        skipped = []
+        for i, variable in enumerate(variables):
+            if tuple(store[f"{i}"].shape) == tuple(variable.shape):
+                variable.assign(store[f"{i}"])
+            else:
+                skipped.append(f"{variable.name} {tuple(variable.shape)}")
+        if skipped:
+            warnings.warn(
+                f"{self.name}.load_weights: {len(skipped)} of {len(variables)} variables keep "
+                "their values, since the file has arrays of other shapes for them: "
+                f"{', '.join(skipped)}.",
+                UserWarning,
+                stacklevel=2,
+            )
 
 
 class SavedByBuilder:

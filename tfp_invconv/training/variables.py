@@ -1,7 +1,9 @@
 """Finds the variables of a distribution, and names them after their layers."""
 
 import collections
+import itertools
 import math
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -49,6 +51,30 @@ def adopt_variables(distribution):
     return adopted, [(label, [named[:2] for named in row]) for label, row in rows]
 
 
+FlowLayer = collections.namedtuple("FlowLayer", "name weights")
+
+
+class ListsLayers:
+    """Mix-in for a Keras model that shows the layers of its flow."""
+
+    @property
+    def layers(self):
+        """The flow's layers with their `name` and `weights`: TensorBoard writes histograms of them.
+
+        Freeze a layer by `trainable = False` of each of its weights.
+        """
+        weights = iter(self.flow_variables)
+        return [
+            FlowLayer(label, list(itertools.islice(weights, len(row)))) for label, row in self._rows
+        ]
+
+    def summary(self, print_fn: Callable[[str], object] = print, **_) -> None:
+        """Prints each layer of the flow with its parameters, and how many are trained."""
+        print_fn(f"{self.name}: {self.distribution.name}")
+        print_rows(self._rows, print_fn)
+        print_counts(self, print_fn)
+
+
 def print_rows(rows, print_fn):
     """Prints each layer with its number of parameters, and the shapes of its variables."""
     for label, variables in rows:
@@ -69,12 +95,19 @@ def print_counts(model, print_fn):
 
 def check_trainable(model, caller):
     """Raises a ValueError if a model has nothing to train."""
-    if not model.trainable_variables:
+    if model.trainable_variables:
+        return
+    if model.flow_variables:
         raise ValueError(
-            f"{caller}: the distribution {model.distribution.name!r} has no trainable variables, "
-            "so there is nothing to fit. Pass parameters as tf.Variable or "
-            "tfp.util.TransformedVariable, and build Keras networks before they are used."
+            f"{caller}: all {len(model.flow_variables)} variables of {model.name!r} are frozen, so "
+            "there is nothing to fit. Set model.trainable = True, or `trainable` of some of "
+            "model.flow_variables, and compile again."
         )
+    raise ValueError(
+        f"{caller}: the distribution {model.distribution.name!r} has no trainable variables, "
+        "so there is nothing to fit. Pass parameters as tf.Variable or "
+        "tfp.util.TransformedVariable, and build Keras networks before they are used."
+    )
 
 
 class FlowVariable(keras.Variable):
