@@ -209,3 +209,23 @@ def test_weights_that_match_are_loaded_if_others_are_skipped(tmp_path):
     assert 3 <= matched < 8
     with pytest.raises(ValueError, match="shape"):
         other.load_weights(tmp_path / "a.weights.h5")
+
+
+def test_ctrl_c_while_weights_are_loaded_leaves_them_as_they_were(tmp_path, monkeypatch):
+    saved, other = small_model(seed=0), small_model(seed=1)
+    away_from_initial(saved.distribution)
+    saved.save_weights(tmp_path / "a.weights.h5")
+    before = [variable.numpy() for variable in other.variables]
+    calls, original = [], keras.Variable.assign
+
+    def assign(self, value):
+        calls.append(self)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return original(self, value)
+
+    monkeypatch.setattr(type(other.flow_variables[0]), "assign", assign)
+    with pytest.raises(KeyboardInterrupt):
+        other.load_weights(tmp_path / "a.weights.h5")
+    for old, variable in zip(before, other.variables, strict=True):
+        np.testing.assert_array_equal(old, variable)
