@@ -3,7 +3,6 @@
 import collections
 import itertools
 import math
-from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -68,7 +67,7 @@ class ListsLayers:
             FlowLayer(label, list(itertools.islice(weights, len(row)))) for label, row in self._rows
         ]
 
-    def summary(self, print_fn: Callable[[str], object] = print, **_) -> None:
+    def summary(self, print_fn=print, **_):
         """Prints each layer of the flow with its parameters, and how many are trained."""
         print_fn(f"{self.name}: {self.distribution.name}")
         print_rows(self._rows, print_fn)
