@@ -61,3 +61,16 @@ def test_partial_channels_have_the_log_det_of_their_own_input():
         np.testing.assert_allclose(getattr(layer, method)(x, 3), expected, rtol=1e-6)
         getattr(layer, direction)(x)
         np.testing.assert_allclose(getattr(layer, method)(x, 3), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("batch", [[None], [None, None]], ids=str)
+def test_the_sizes_of_events_stay_known_if_those_of_the_batch_are_not(batch):
+    squeeze = tic.Squeeze()
+    shapes = []
+
+    @tf.function(input_signature=[tf.TensorSpec([*batch, 4, 6, 4])])
+    def record(x):
+        shapes.extend([squeeze.inverse(x).shape.as_list(), squeeze.forward(x).shape.as_list()])
+
+    record.get_concrete_function()
+    assert shapes == [[*batch, 2, 3, 16], [*batch, 8, 12, 1]]

@@ -255,7 +255,6 @@ def test_events_outside_of_the_range_are_counted(method, kind):
     options = {k: v for k, v in options.items() if k == "batch_size"}
     getattr(model, method)(*arguments, verbose=0, **options)  # a warning would be an error
     x[[0, 1, 9], 3, 4] = [[256.5], [-0.5], [1e4]]
-    x[1] += 500.0
     arguments, _ = BATCHED[kind](x, labels, np.ones(10, "f"))
     for _ in range(2):
         with pytest.warns(UserWarning, match=f"{method}: 3 of 10 events .*range.*0 to 256") as got:

@@ -97,13 +97,13 @@ class Squeeze(ParameterBijector):
         pairs = [n for size, b in zip(sizes, self._blocks, strict=True) for n in (size // b, b)]
         n = len(pairs)
         order = [*range(0, n, 2), *range(1, n, 2), n]
-        return self._rearranged(y, [*pairs, channels], order, self._inverse_event_shape_tensor)
+        return self._rearranged(y, [*pairs, channels], order, "inverse")
 
     def _forward(self, x):
         *sizes, channels = self._event(x, self._forward_event_shape)
         split, n = [*sizes, *self._blocks, channels // math.prod(self._blocks)], len(sizes)
         order = [axis for i in range(n) for axis in (i, n + i)] + [2 * n]
-        return self._rearranged(x, split, order, self._forward_event_shape_tensor)
+        return self._rearranged(x, split, order, "forward")
 
     def _event(self, x, event_shape):
         """The sizes of an event, ints where they are known, which `event_shape` checks."""
@@ -111,13 +111,18 @@ class Squeeze(ParameterBijector):
         event_shape(x.shape[-self.event_ndims :])
         return list(ps.unstack(ps.shape(x)[-self.event_ndims :]))
 
-    def _rearranged(self, x, split, order, event_shape):
+    def _rearranged(self, x, split, order, direction):
         """x with the axes of its events split, put in order, and joined."""
         batch, event = ps.shape(x)[: -self.event_ndims], ps.shape(x)[-self.event_ndims :]
         rank = x.shape.rank - self.event_ndims
         y = tf.reshape(x, ps.concat([batch, split], 0))
         y = tf.transpose(y, [*range(rank), *(rank + axis for axis in order)])
-        return tf.reshape(y, ps.concat([batch, event_shape(event)], 0))
+        event = getattr(self, f"_{direction}_event_shape_tensor")(event)
+        y = tf.reshape(y, ps.concat([batch, event], 0))
+        # Sizes that are known stay known if those of the batch are not.
+        event_shape = getattr(self, f"_{direction}_event_shape")(x.shape[rank:])
+        y.set_shape(x.shape[:rank] + event_shape)
+        return y
 
     def _inverse_event_shape(self, shape):
         *sizes, channels = shape
