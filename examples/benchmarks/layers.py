@@ -9,6 +9,8 @@ DIRECTIONS = ("data to latent, log-det", "latent to data")
 
 def targets(layer, shape):
     """Ratios to the plain convolution: data to latent with its log-det, and latent to data."""
+    if len(shape) != 4:
+        return None, None
     channels, wide = shape[-1], shape[1] >= 64
     solve = 4.0 if wide else 2.5
     many = channels >= 48
@@ -26,8 +28,14 @@ def plain_convolution(shape, size):
     import tensorflow as tf
 
     x = tf.random.stateless_normal(shape, [0, 0])
-    filters = tf.Variable(tf.random.stateless_normal([size, size, shape[-1], shape[-1]], [0, 1]))
-    return functools.partial(tf.function(lambda x: tf.nn.conv2d(x, filters, 1, "SAME")), x)
+    taps = [size] * (len(shape) - 2)
+    filters = tf.Variable(tf.random.stateless_normal([*taps, shape[-1], shape[-1]], [0, 1]))
+    return functools.partial(tf.function(lambda x: tf.nn.convolution(x, filters, 1, "SAME")), x)
+
+
+def name_of_convolution(shape, size):
+    ndims = len(shape) - 2
+    return f"conv{ndims}d {'x'.join([str(size)] * ndims)}"
 
 
 def both_directions(bijector, shape):
@@ -37,7 +45,7 @@ def both_directions(bijector, shape):
     x, upstream = (tf.random.stateless_normal(shape, [0, i]) for i in range(2))
 
     def to_latent(x):
-        return bijector.inverse(x), bijector.inverse_log_det_jacobian(x, 3)
+        return bijector.inverse(x), bijector.inverse_log_det_jacobian(x, len(shape) - 1)
 
     def to_data(x):
         return bijector.forward(x), 0.0
@@ -64,7 +72,7 @@ def run(args):
     rows = []
     for text in args.shapes:
         shape = [int(n) for n in text.split("x")]
-        calls = {f"conv2d {size}x{size}": plain_convolution(shape, size) for size in (3, 1)}
+        calls = {name_of_convolution(shape, n): plain_convolution(shape, n) for n in (3, 1)}
         for layer in args.layers:
             bijector = getattr(tic, layer).trainable(shape[1:], seed=0)
             for direction, pair in both_directions(bijector, shape).items():
@@ -74,7 +82,7 @@ def run(args):
         print(f"\n{text}")
         new = [show(name, times[name]) for name in list(times)[:2]]
         for layer in args.layers:
-            peer = "conv2d 1x1" if layer == "HouseholderQR1x1" else "conv2d 3x3"
+            peer = name_of_convolution(shape, 1 if layer == "HouseholderQR1x1" else 3)
             for direction, target in zip(DIRECTIONS, targets(layer, shape), strict=True):
                 name = f"{layer}, {direction}"
                 new.append(show(name, times[name], times[peer], target))

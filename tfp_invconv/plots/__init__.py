@@ -9,6 +9,7 @@ from tfp_invconv.plots.drawings import (
     receptive_field,
 )
 from tfp_invconv.plots.images import comparison, image_grid
+from tfp_invconv.plots.signals_and_volumes import signals, slices
 
 __all__ = [
     "comparison",
@@ -19,4 +20,6 @@ __all__ = [
     "latent_quantiles",
     "matrix",
     "receptive_field",
+    "signals",
+    "slices",
 ]
