@@ -79,14 +79,14 @@ def test_a_killed_training_ends_as_an_undisturbed_one(tmp_path, patience, kill):
         run(tmp_path / "b", patience=patience, kill=kill)
     resumed, backup = run(tmp_path / "b", patience=patience)
     assert logs(backup) == logs(whole)
-    names = ("best", "best_epoch", "wait", "stopped_epoch")
-    states = [[getattr(b._callbacks[1], name) for name in names] for b in (backup, whole)]
-    assert states[0] == states[1]
     for first, second in zip(values(resumed), values(undisturbed), strict=True):
         np.testing.assert_array_equal(first, second)
     # Started once more, it trains no more and gives the same weights.
     again, backup = run(tmp_path / "b", patience=patience)
     assert logs(backup) == logs(whole)
+    names = ("best", "best_epoch", "wait", "stopped_epoch")
+    states = [[getattr(b._callbacks[1], name) for name in names] for b in (backup, whole)]
+    assert states[0] == states[1]
     for first, second in zip(again.get_weights(), undisturbed.get_weights(), strict=True):
         np.testing.assert_array_equal(first, second)
 
