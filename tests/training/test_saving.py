@@ -147,7 +147,7 @@ def test_saved_and_loaded_it_has_equal_log_probabilities(tmp_path, builder, argu
 def test_any_registered_builder_can_be_saved(tmp_path):
     model = tic.FlowModel(scaled_normal, size=2)
     model.compile("adam")
-    x = np.full([4, 2], 0.5, np.float32)
+    x = np.linspace(0.1, 0.9, 8, dtype=np.float32).reshape(4, 2)
     model.fit(x, verbose=0)
     model.save(tmp_path / "normal.keras")
     loaded = keras.saving.load_model(tmp_path / "normal.keras")
