@@ -239,3 +239,6 @@ def test_validate_args_looks_at_height_and_width_apart():
     assert np.all(np.isfinite(conv.inverse(noise(5, 6, 1, dtype=tf.float64))))
     with pytest.raises(tf.errors.InvalidArgumentError, match="periodic_conv: .* is singular"):
         conv.inverse(noise(6, 5, 1, dtype=tf.float64))
+    # Healthy ones of many channels pass in float32.
+    healthy = tic.PeriodicConv.trainable([4, 4, 12], seed=0, validate_args=True)
+    assert np.all(np.isfinite(healthy.inverse(noise(4, 4, 12, dtype=tf.float32))))

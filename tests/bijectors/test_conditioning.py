@@ -143,6 +143,18 @@ def test_labels_of_every_kind(coupling, kind):
         np.testing.assert_allclose(each(tf.identity(x), condition=given), expected, rtol=1e-5)
 
 
+def test_labels_of_a_batch_whose_last_axis_is_one(coupling):
+    x, labels = noise(4, 1, 4, dtype=tf.float32), tf.constant([[2], [0], [1], [2]])
+    expected = coupling.inverse(x[:, 0], condition=labels[:, 0])
+    np.testing.assert_allclose(coupling.inverse(x, condition=labels)[:, 0], expected, rtol=1e-5)
+
+
+def test_a_conditional_network_of_another_precision():
+    options = dict(condition_size=2, width=4, dtype="mixed_bfloat16")
+    z = tic.AffineCoupling.trainable([4], **options).inverse(tf.ones([3, 4]), condition=[0, 1, 1])
+    np.testing.assert_array_equal(z, np.ones([3, 4], np.float32))
+
+
 @pytest.mark.parametrize("label", [-1, 3])
 def test_a_label_of_no_class_is_an_error(coupling, label):
     x, labels = tf.ones([3, 4]), tf.constant([0, label, 1])
