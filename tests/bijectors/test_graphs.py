@@ -152,9 +152,21 @@ def test_tflite_has_an_unrolled_flow(builder, conv, samples):
     np.testing.assert_allclose(by_tflite(function, flow, x), function(x), rtol=1e-5, atol=1e-3)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
+def test_tflite_takes_a_model():
+    flow = away_from_initial(tic.glow([4, 4, 1], 1, 2, conv="1x1", width=4, seed=0), 0.05)
+    model, x = tic.FlowModel(flow), 100.0 * noise(1, 4, 4, 1, dtype=tf.float32)
+    found = interpret(tf.lite.TFLiteConverter.from_keras_model(model), x)
+    np.testing.assert_allclose(found, flow.log_prob(x), rtol=1e-5)
+
+
 def by_tflite(function, flow, x):
     concrete = tf.function(function, [tf.TensorSpec(x.shape)]).get_concrete_function()
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], flow)
+    return interpret(tf.lite.TFLiteConverter.from_concrete_functions([concrete], flow), x)
+
+
+def interpret(converter, x):
     interpreter = tf.lite.Interpreter(model_content=converter.convert())
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)

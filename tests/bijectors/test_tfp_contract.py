@@ -150,7 +150,6 @@ def test_event_shapes_and_dtypes_are_inferred(case):
         assert bijector.forward_dtype() == bijector.inverse_dtype() == tf.float64
 
 
-# The others compile more.
 QUICK = {"ActNorm", "DCTSymmetricConv", "HouseholderQR1x1", "PeriodicConv", "SLogGate"}
 MAPPED = [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in LAYERS]
 
@@ -161,13 +160,12 @@ def mapped(map_fn, function, inputs, variables):
         tape.watch(inputs)
         outputs = map_fn(function, inputs)
         loss = tf.reduce_sum(tf.sin(outputs))
-    zeros = tf.UnconnectedGradients.ZERO
-    return outputs, *tape.gradient(loss, [*inputs, *variables], unconnected_gradients=zeros)
+    return outputs, *tape.gradient(loss, [*inputs, *variables], unconnected_gradients="zero")
 
 
 def check_vectorized_map(function, inputs, variables=()):
-    signature = dict(fn_output_signature=inputs[0].dtype)
-    expected = mapped(functools.partial(tf.map_fn, **signature), function, inputs, variables)
+    map_fn = functools.partial(tf.map_fn, fn_output_signature=inputs[0].dtype)
+    expected = mapped(map_fn, function, inputs, variables)
     found = mapped(tf.vectorized_map, function, inputs, variables)
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-9 * max(1.0, np.max(abs(b), initial=0.0)))

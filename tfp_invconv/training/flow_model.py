@@ -282,9 +282,12 @@ class FlowModel(saving.SavedByBuilder, saving.AtomicSaving, variables.ListsLayer
         self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs
     ):
         """As `keras.Model.export`: serves the log-probability of x, or of (x, condition vector)."""
-        if input_signature is None:
-            input_signature = self._pairs.signature()
-        return super().export(filepath, format, verbose, input_signature, **kwargs)
+        signature = input_signature or self._pairs.signature()
+        return super().export(filepath, format, verbose, signature, **kwargs)
+
+    def save_spec(self, dynamic_batch=True):
+        """What `tf.lite.TFLiteConverter.from_keras_model` converts: arguments and keywords."""
+        return self._pairs.signature(), {}
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Nothing: all is built. Over several machines Keras's own fails on pairs (3.15)."""

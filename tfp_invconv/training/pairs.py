@@ -98,8 +98,8 @@ class Pairs:
     def signature(self):
         """The input signature of a model of it: batches of x or of (x, vectors)."""
         event, dtype = self._distribution.event_shape, self._distribution.dtype.name
-        x = keras.InputSpec(shape=[None, *event], dtype=dtype)
-        return [(x, keras.InputSpec(shape=[None, self.size], dtype=dtype)) if self.size else x]
+        x = tf.TensorSpec([None, *event], dtype)
+        return [(x, tf.TensorSpec([None, self.size], dtype)) if self.size else x]
 
 
 def _is_pair(inputs):
