@@ -65,3 +65,10 @@ def test_act_norm_with_either_parameter_trained_is_not_the_identity():
 def test_act_norm_with_constants_cannot_be_initialised():
     with pytest.raises(ValueError, match="act_norm: only variables"):
         tic.ActNorm(np.zeros(3), np.zeros(3)).initialize(tf.ones([5, 3]))
+
+
+def test_act_norm_warns_where_a_gradient_is_taken_and_nowhere_else():
+    norm, x = tic.ActNorm.trainable([3]), tf.ones([2, 3])
+    np.testing.assert_array_equal(norm.inverse(x), x)
+    with tf.GradientTape(), pytest.warns(RuntimeWarning, match="act_norm: training starts"):
+        norm.inverse(tf.identity(x))
