@@ -208,3 +208,20 @@ def test_ctrl_c_ends_the_training_after_its_batch_and_a_second_one_the_program()
     with pytest.raises(KeyboardInterrupt):
         run(presses=2)
     assert batches == [0]
+
+
+def test_ctrl_c_while_weights_are_loaded_leaves_all_as_it_was(tmp_path, monkeypatch):
+    trained, load = small_model(), keras.Model.load_weights
+    trained.save_weights(tmp_path / "initial.weights.h5")
+    losses(trained, epochs=1)
+    before = trained.get_weights()
+
+    def interrupted(self, *args, **kwargs):
+        load(self, *args, **kwargs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(keras.Model, "load_weights", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trained.load_weights(tmp_path / "initial.weights.h5")
+    for value, expected in zip(trained.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(value, expected)
