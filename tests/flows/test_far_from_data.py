@@ -32,10 +32,13 @@ FLOWS = {
     for conv in CONVOLUTIONS
     for coupling in COUPLINGS
 } | {"conf": conf}
-FAST = ("emerging/affine", "1x1/conf", "conf")
+FAST = ("emerging/affine", "conf")
+DTYPES = pytest.mark.parametrize(
+    "dtype", [tf.float32, pytest.param(tf.float64, marks=pytest.mark.slow)], ids=lambda d: d.name
+)
 
 
-@pytest.mark.parametrize("dtype", [tf.float32, tf.float64], ids=["float32", "float64"])
+@DTYPES
 @pytest.mark.parametrize(
     "kind", [pytest.param(k, marks=[] if k in FAST else pytest.mark.slow) for k in FLOWS]
 )
@@ -50,7 +53,7 @@ def test_one_hot_pixel(kind, dtype):
     assert np.all(np.diff(above) < 0) and np.all(np.diff(below) < 0)
 
 
-@pytest.mark.parametrize("dtype", [tf.float32, tf.float64], ids=["float32", "float64"])
+@DTYPES
 def test_one_far_number_of_a_vector(dtype):
     flow = away_from_initial(tic.conf([5], 3, width=8, seed=0, dtype=dtype))
     x = np.repeat(np.random.default_rng(0).normal(size=[1, 5]), 2 * len(FAR), 0)
