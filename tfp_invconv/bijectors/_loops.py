@@ -85,7 +85,7 @@ def should_unroll(unroll, length):
     """Whether steps run one by one: as asked for, or else if few, in eager mode or XLA on a CPU."""
     if unroll is not None:
         return unroll
-    # A loop's gradients take more operations than two steps, and ten times as many below pfor.
+    # The Hessian of a loop takes ten times as long to trace as that of two steps.
     if length <= 2 or tf.executing_eagerly():
         return True
     compiled = control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
