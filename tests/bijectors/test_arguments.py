@@ -65,9 +65,17 @@ def are_equal(first, second):
 
 def test_the_table_has_every_option_that_is_an_int():
     options = {o for make in CALLABLES.values() for o in inspect.signature(make).parameters}
-    others = {"axes", "conv", "corner", "coupling", "dropout", "dtype", "event_shape"}
+    others = {"axes", "conv", "corner", "coupling", "data_range", "dropout", "dtype", "event_shape"}
     others |= {"exponential", "input_shape", "log_scale_bound", "name", "output_channels", "seed"}
-    others |= {"options", "remat", "threshold", "unroll", "validate_args", "with_log_scale"}
+    others |= {
+        "linear_beyond",
+        "options",
+        "remat",
+        "threshold",
+        "unroll",
+        "validate_args",
+        "with_log_scale",
+    }
     assert options - others == set(INTS)
 
 

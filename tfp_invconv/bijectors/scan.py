@@ -287,7 +287,8 @@ class Scan(ValueAndLogDetBijector):
     def _with_batch_of_steps(self, x):
         """x with the batch dimensions that the parameters of the steps have beyond its own."""
         ndims = self.forward_min_event_ndims
-        checks.check_event(x, self.name, checks.EVENTS.get(ndims, "[]"))
+        if ndims:
+            checks.check_event(x, self.name, checks.EVENTS[ndims])
         batch = self.experimental_batch_shape(x_event_ndims=ndims)
         if batch.rank == 0:
             return x

@@ -106,10 +106,3 @@ class StopOnInterrupt(keras.callbacks.Callback):
     def _interrupt(self, *_):
         self.interrupted = True
         signal.signal(signal.SIGINT, self._previous)
-
-
-def minimize_bits_per_dim(callbacks):
-    """Sets the direction of callbacks that monitor bits/dim: Keras knows its own metrics alone."""
-    for callback in tf.nest.flatten(callbacks):
-        if getattr(callback, "monitor", None) in ("bits_per_dim", "val_bits_per_dim"):
-            callback.mode = "min" if callback.mode == "auto" else callback.mode

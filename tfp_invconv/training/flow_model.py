@@ -13,10 +13,10 @@ from tfp_invconv._utils.types import TensorLike
 from tfp_invconv.bijectors import _cache
 from tfp_invconv.training import (
     batches,
-    callbacks,
     data_range,
     distribute,
     initialization,
+    monitoring,
     pairs,
     precision,
     sampling,
@@ -188,7 +188,7 @@ class FlowModel(saving.SavedByBuilder, saving.AtomicSaving, variables.ListsLayer
         kwargs |= batches.validation_with_checks(data, size, kwargs, *flow, caller)
         self._fit_layers(first, caller)
         y = batches.targets(x, y, kwargs)
-        callbacks.minimize_bits_per_dim(kwargs.get("callbacks"))
+        monitoring.minimize_bits_per_dim(kwargs.get("callbacks"))
         return super().fit(x, y, batch_size=batch_size, **kwargs)
 
     def train_on_batch(self, x, y=None, sample_weight=None, **kwargs):
