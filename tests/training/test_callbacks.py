@@ -185,8 +185,16 @@ def test_sample_images_every_must_be_positive(tmp_path):
         tic.callbacks.SampleImages(tmp_path, every=0)
 
 
-def test_ctrl_c_ends_the_training_after_its_batch_and_a_second_one_the_program():
-    trained, before = small_model(), signal.getsignal(signal.SIGINT)
+@pytest.fixture(name="before")
+def fixture_before():
+    """Python's own handler of Ctrl-C: a program in the background ignores it."""
+    found = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, found)
+
+
+def test_ctrl_c_ends_the_training_after_its_batch_and_a_second_one_the_program(before):
+    trained = small_model()
     stop, batches = tic.callbacks.StopOnInterrupt(), []
 
     def run(presses):
