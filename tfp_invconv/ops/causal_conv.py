@@ -132,10 +132,12 @@ def _shared_conv(x, kernel, corner):
     def conv(x, kernel):
         images, taps = _images(x, ndims), _from_near_corner(kernel, corner)
         paddings = pad_near(images, corner, [kernel.shape[0] - 1] * ndims)
-        if ndims == 2:
+        if ndims == 3:
+            z = tf.nn.conv3d(images, tf.pad(taps, _opposite_taps(paddings)), [1] * 5, "SAME")
+        elif ndims == 2:
             z = tf.nn.conv2d(images, taps, 1, paddings)
         else:
-            z = tf.nn.convolution(tf.pad(images, paddings), taps)
+            z = tf.nn.conv1d(tf.pad(images, paddings), taps, 1, "VALID")
         return tf.reshape(z, sizes(x))
 
     def gradient(_, upstream):
@@ -145,6 +147,15 @@ def _shared_conv(x, kernel, corner):
     z = with_gradient(conv, gradient, x, kernel)
     z.set_shape(x.shape)
     return z
+
+
+def _opposite_taps(paddings):
+    """Paddings of a kernel with as many taps on the far side of each pixel as on the near one.
+
+    Padding the images instead makes Grappler's remapper run without end in nested loops, where a
+    `Pad` comes before a `Conv3D` (TensorFlow 2.21).
+    """
+    return [[after, before] for before, after in paddings[1:-1]] + [[0, 0], [0, 0]]
 
 
 def _images(x, ndims):
