@@ -69,7 +69,9 @@ def test_wrong_ranges(build, wrong):
         build([4, 4, 1], data_range=wrong)
 
 
-@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=[] if k == "signals" else pytest.mark.slow) for k in SHAPES]
+)
 def test_log_det_and_round_trip(build, kind):
     shape = SHAPES[kind]
     flow = away_from_initial(build(shape, dtype=tf.float64))
