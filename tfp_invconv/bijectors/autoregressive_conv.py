@@ -90,8 +90,8 @@ class AutoregressiveConv(ParameterBijector):
           log_scale: float tensor `[..., C]`, the logarithm of the corner tap's diagonal. None
             for ones, so that the log-determinant is zero.
           corner: the corner towards which an output sees: "top_left", "top_right", "bottom_left"
-            or "bottom_right"; of signals "left" or "right"; of volumes one of the first four after
-            "front_" or "back_".
+            or "bottom_right"; of signals "left" or "right"; of volumes one of the first four with
+            "front" or "back" before it, as in "back_top_left".
           dilation: positive int, the distance d between taps in pixels.
           validate_args: whether to check at run time that rounding keeps some digits of the data.
           parameters: for subclasses, their constructor's arguments.
