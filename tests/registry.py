@@ -117,6 +117,7 @@ LAYERS = {
     "DCTSymmetricConv (one row)": Case(tic.DCTSymmetricConv.trainable, (1, 5, 2)),
     "SLogGate": Case(tic.SLogGate.trainable),
     "RootGate": Case(with_options(tic.RootGate, threshold=0.7)),
+    "SLogGate (linear_beyond)": Case(with_options(tic.SLogGate, linear_beyond=0.7)),
     "SLogGate (vector)": Case(tic.SLogGate.trainable, (5,)),
     "ConvolutionCoupling": Case(with_options(tic.ConvolutionCoupling, width=4), batched=False),
     "ConvolutionCoupling (vector)": Case(

@@ -167,9 +167,9 @@ class DCTSymmetricConv(ParameterBijector):
         fits = kernel.shape.rank is not None and kernel.shape.rank >= rank
         fits = fits and kernel.shape[-1] == event_shape[-1] if rank > 1 else fits
         if not fits or any(kernel.shape[a] > event_shape[a] for a in axes):
-            shape = checks.EVENTS[rank].lower().replace("c]", "C]").replace("[", "[..., ")
+            taps = {1: "n", 2: "t, C", 3: "h, w, C", 4: "d, h, w, C"}[rank]
             raise ValueError(
-                f"{name}: `kernel` must have shape {shape}, no larger than the event shape "
+                f"{name}: `kernel` must have shape [..., {taps}], no larger than the event shape "
                 f"{tuple(event_shape)}; got {kernel.shape}."
             )
         batch = kernel.shape[:-rank]

@@ -8,6 +8,7 @@ from tfp_invconv._utils import checks
 from tfp_invconv._utils.types import DType, Shape, TensorLike
 from tfp_invconv.bijectors import _base
 from tfp_invconv.bijectors._base import ParameterBijector
+from tfp_invconv.ops.splitting import split_at
 
 tfb = tfp.bijectors
 
@@ -145,9 +146,8 @@ class RootGate(ParameterBijector):
 
     def _split(self, x, end):
         """The parts of each number up to the threshold, up to s * end outside it, and beyond."""
-        inside = _limit(x, self.threshold)
-        bent = _limit(x - inside, end * tf.exp(self.log_softness))
-        return inside, bent, x - inside - bent
+        inside, outside = split_at(x, self.threshold)
+        return inside, *split_at(outside, end * tf.exp(self.log_softness))
 
     def _scaled(self, bent):
         return tf.exp(-self.log_softness) * tf.abs(bent)
@@ -157,8 +157,3 @@ class RootGate(ParameterBijector):
             return []
         message = f"{self.name}: `threshold` must be at least 0"
         return [tf.debugging.assert_non_negative(self.threshold, message)]
-
-
-def _limit(x, size):
-    # tf.clip_by_value raises an error for a batch of sizes and one x.
-    return tf.minimum(tf.maximum(x, -size), size)

@@ -5,6 +5,7 @@ import tensorflow as tf
 from tfp_invconv._utils import checks
 from tfp_invconv._utils.types import DType, Shape, TensorLike
 from tfp_invconv.bijectors._base import ParameterBijector
+from tfp_invconv.ops.splitting import split_at
 
 # Below this u the ratios come from their series, whose relative error is 1e-16. The derivatives of
 # the closed forms would lose about 1 / u units in the last place by cancellation.
@@ -174,10 +175,7 @@ class SLogGate(ParameterBijector):
 
 def _split(x, end):
     """The part of each number up to the end, and the rest, which has its sign."""
-    if end is None:
-        return x, 0.0
-    inside = tf.clip_by_value(x, -end, end)
-    return inside, x - inside
+    return (x, 0.0) if end is None else split_at(x, end)
 
 
 def _log1p_series(u):
