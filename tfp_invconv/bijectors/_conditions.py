@@ -7,6 +7,8 @@ From there on they travel as the keyword argument `condition`.
 import numpy as np
 import tensorflow as tf
 
+from tfp_invconv.ops.sizes import broadcast_batch
+
 
 def condition_kwargs(bijector, condition):
     """The keyword arguments that take a condition to a bijector, or to the layers inside it."""
@@ -104,19 +106,12 @@ def broadcast(x, condition, event_ndims, size, caller):
     own_rank = len(condition_event_shape(vectors))
     batch, conditions = x.shape[:batch_rank], vectors.shape[: vectors.shape.rank - own_rank]
     try:
-        common = tf.broadcast_static_shape(batch, conditions)
+        return broadcast_batch(x, event_ndims, vectors, own_rank), vectors
     except ValueError as error:
         raise ValueError(
             f"{caller}: a batch of {conditions} conditions does not broadcast against a batch of "
             f"{batch} events."
         ) from error
-    if batch.is_fully_defined() and common == batch:
-        return x, vectors
-    batch, event = tf.split(tf.shape(x), [batch_rank, event_ndims])
-    batch = tf.broadcast_dynamic_shape(batch, tf.shape(vectors)[: conditions.rank])
-    broadcast = tf.broadcast_to(x, tf.concat([batch, event], 0))
-    broadcast.set_shape(common + x.shape[batch_rank:])
-    return broadcast, vectors
 
 
 def condition_event_shape(condition):

@@ -10,6 +10,7 @@ from tensorflow_probability.python.internal import prefer_static as ps
 from tfp_invconv._utils import checks
 from tfp_invconv._utils.types import DType, Shape
 from tfp_invconv.bijectors._base import ParameterBijector
+from tfp_invconv.ops.sizes import sizes
 
 
 class Squeeze(ParameterBijector):
@@ -92,58 +93,56 @@ class Squeeze(ParameterBijector):
         return layer
 
     def _inverse(self, y):
-        *sizes, channels = self._event(y, self._inverse_event_shape)
+        self._check(y, self._inverse_event_shape)
+        *event, channels = sizes(y)[-self.event_ndims :]
+        inner = [size // b for size, b in zip(event, self._blocks, strict=True)]
+        n = len(event)
         # Each axis becomes two: of the blocks, and within them.
-        pairs = [n for size, b in zip(sizes, self._blocks, strict=True) for n in (size // b, b)]
-        n = len(pairs)
-        order = [*range(0, n, 2), *range(1, n, 2), n]
-        return self._rearranged(y, [*pairs, channels], order, "inverse")
+        split = [size for pair in zip(inner, self._blocks, strict=True) for size in pair]
+        order = [*range(0, 2 * n, 2), *range(1, 2 * n, 2), 2 * n]
+        joined = [*inner, channels * math.prod(self._blocks)]
+        return self._rearranged(y, [*split, channels], order, joined)
 
     def _forward(self, x):
-        *sizes, channels = self._event(x, self._forward_event_shape)
-        split, n = [*sizes, *self._blocks, channels // math.prod(self._blocks)], len(sizes)
+        self._check(x, self._forward_event_shape)
+        *event, channels = sizes(x)[-self.event_ndims :]
+        n, outer = len(event), channels // math.prod(self._blocks)
         order = [axis for i in range(n) for axis in (i, n + i)] + [2 * n]
-        return self._rearranged(x, split, order, "forward")
+        joined = [size * b for size, b in zip(event, self._blocks, strict=True)]
+        return self._rearranged(x, [*event, *self._blocks, outer], order, [*joined, outer])
 
-    def _event(self, x, event_shape):
-        """The sizes of an event, ints where they are known, which `event_shape` checks."""
+    def _check(self, x, event_shape):
+        """Raises a ValueError if x has no event, or one of a shape that does not fit."""
         checks.check_event(x, self.name, checks.EVENTS[self.event_ndims])
         event_shape(x.shape[-self.event_ndims :])
-        return list(ps.unstack(ps.shape(x)[-self.event_ndims :]))
 
-    def _rearranged(self, x, split, order, direction):
+    def _rearranged(self, x, split, order, joined):
         """x with the axes of its events split, put in order, and joined."""
-        batch, event = ps.shape(x)[: -self.event_ndims], ps.shape(x)[-self.event_ndims :]
-        rank = x.shape.rank - self.event_ndims
-        y = tf.reshape(x, ps.concat([batch, split], 0))
-        y = tf.transpose(y, [*range(rank), *(rank + axis for axis in order)])
-        event = getattr(self, f"_{direction}_event_shape_tensor")(event)
-        y = tf.reshape(y, ps.concat([batch, event], 0))
-        # Sizes that are known stay known if those of the batch are not.
-        event_shape = getattr(self, f"_{direction}_event_shape")(x.shape[rank:])
-        y.set_shape(x.shape[:rank] + event_shape)
-        return y
+        batch = sizes(x)[: -self.event_ndims]
+        y = tf.reshape(x, [*batch, *split])
+        y = tf.transpose(y, [*range(len(batch)), *(len(batch) + axis for axis in order)])
+        return tf.reshape(y, [*batch, *joined])
 
     def _inverse_event_shape(self, shape):
-        *sizes, channels = shape
-        if any((size or 0) % b for size, b in zip(sizes, self._blocks, strict=True)):
+        *event, channels = shape
+        if any((size or 0) % b for size, b in zip(event, self._blocks, strict=True)):
             raise ValueError(
                 f"{self.name}: every size but the channels must be a multiple of block_size = "
                 f"{self.block_size}; got an event of shape {shape}."
             )
-        sizes = [size and size // b for size, b in zip(sizes, self._blocks, strict=True)]
-        return tf.TensorShape([*sizes, channels and channels * math.prod(self._blocks)])
+        event = [size and size // b for size, b in zip(event, self._blocks, strict=True)]
+        return tf.TensorShape([*event, channels and channels * math.prod(self._blocks)])
 
     def _forward_event_shape(self, shape):
-        *sizes, channels = shape
+        *event, channels = shape
         size_of_block = math.prod(self._blocks)
         if (channels or 0) % size_of_block:
             raise ValueError(
                 f"{self.name}: channels must be a multiple of the {size_of_block} pixels in a "
                 f"block; got an event of shape {shape}."
             )
-        sizes = [size and size * b for size, b in zip(sizes, self._blocks, strict=True)]
-        return tf.TensorShape([*sizes, channels and channels // size_of_block])
+        event = [size and size * b for size, b in zip(event, self._blocks, strict=True)]
+        return tf.TensorShape([*event, channels and channels // size_of_block])
 
     def _inverse_event_shape_tensor(self, shape):
         return ps.concat([shape[:-1] // self._blocks, shape[-1:] * math.prod(self._blocks)], 0)

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_invconv.ops.own_gradient import with_gradient
-from tfp_invconv.ops.sizes import sizes
+from tfp_invconv.ops.sizes import broadcast_batch, sizes
 
 _IMAGE_CORNERS = ("top_left", "top_right", "bottom_left", "bottom_right")
 CORNERS = {
@@ -73,7 +73,7 @@ def causal_conv(x, kernel, corner):
     ndims = len(is_far(corner))
     if kernel.shape.rank == ndims + 2:
         return _shared_conv(x, kernel, corner)
-    x = broadcast_batch(x, kernel, ndims)
+    x = broadcast_batch(x, ndims + 1, kernel, ndims + 2)
     shape = [*sizes(kernel)[: -ndims - 2], -1, kernel.shape[-1]]
     matrix = tf.reshape(_from_near_corner(kernel, corner), shape)
     return tf.reshape(tf.matmul(_patches(x, kernel.shape[-3], corner), matrix), sizes(x))
@@ -175,20 +175,6 @@ def pad_near(x, corner, amounts):
     return [[0, 0]] * (x.shape.rank - 1 - len(axes)) + axes + [[0, 0]]
 
 
-def broadcast_batch(x, kernel, ndims):
-    """Broadcasts the batch of `x`, of `ndims` axes and channels, to include that of `kernel`."""
-    if kernel.shape.rank == ndims + 2:
-        return x
-    event = -ndims - 1
-    shape = tf.broadcast_static_shape(x.shape[:event], kernel.shape[: event - 1]) + x.shape[event:]
-    if shape.is_fully_defined():
-        return tf.broadcast_to(x, shape)
-    batch = tf.broadcast_dynamic_shape(tf.shape(x)[:event], tf.shape(kernel)[: event - 1])
-    images = tf.broadcast_to(x, tf.concat([batch, tf.shape(x)[event:]], 0))
-    images.set_shape(shape)
-    return images
-
-
 def window(x, starts, lengths):
     """The part of x that begins at these places of the axes before the channels, so large."""
     part = [slice(start, start + n) for start, n in zip(starts, lengths, strict=True)]
@@ -210,7 +196,7 @@ def dilated(function, x, kernel, corner, dilation):
     if dilation == 1:
         return function(x, kernel, corner)
     ndims, d = len(is_far(corner)), dilation
-    x = broadcast_batch(x, kernel, ndims)
+    x = broadcast_batch(x, ndims + 1, kernel, ndims + 2)
     shape, batch, event = x.shape, sizes(x)[: -ndims - 1], sizes(x)[-ndims - 1 : -1]
     steps = [-(-size // d) for size in event]
     extra = [step * d - size for step, size in zip(steps, event, strict=True)]

@@ -21,7 +21,6 @@ import tensorflow as tf
 from tensorflow.python.eager import record
 
 from tfp_invconv.ops.causal_conv import (
-    broadcast_batch,
     expanded,
     filter_gradient,
     is_far,
@@ -30,7 +29,7 @@ from tfp_invconv.ops.causal_conv import (
 )
 from tfp_invconv.ops.causal_series import block_matrices
 from tfp_invconv.ops.own_gradient import with_gradient
-from tfp_invconv.ops.sizes import sizes
+from tfp_invconv.ops.sizes import broadcast_batch, sizes
 from tfp_invconv.ops.wavefront import run_wavefront, times
 
 # Sizes count columns times channels. Rows up to the first size are solved whole, wider ones in
@@ -58,7 +57,8 @@ def causal_solve(z, kernel, corner):
       A tensor with the shape of `z`.
     """
     # Broadcast first: a gradient must have the shape of its argument.
-    z = broadcast_batch(z, kernel, len(is_far(corner)))
+    ndims = len(is_far(corner))
+    z = broadcast_batch(z, ndims + 1, kernel, ndims + 2)
 
     def gradient(x, upstream):
         # x K = z implies dx K = dz - x dK, so one transposed solve gives both gradients.
@@ -139,7 +139,8 @@ def _column_sizes(kernel, ndims):
 
 
 def _solve(z, kernel, corner):
-    ndims, channels = len(is_far(corner)), kernel.shape[-1]
+    far, channels = is_far(corner), kernel.shape[-1]
+    ndims = len(far)
     width, is_whole = _block_width(z.shape[-2], kernel)
     batch, (*rows, columns) = sizes(z)[: -ndims - 1], sizes(z)[-ndims - 1 : -1]
     blocks = -(-columns // width)
@@ -153,10 +154,10 @@ def _solve(z, kernel, corner):
     x = times(tf.reshape(z, [*lead, math.prod(rows) * blocks, width * channels]), inverse)
     if couple is not None:
         # A single block is no axis of its own.
-        grid, far = (rows, is_far(corner)[:-1]) if is_whole else ([*rows, blocks], is_far(corner))
-        x = run_wavefront(x, couple, kernel, grid, far, is_whole, is_far(corner)[-1])
+        grid, far_of_grid = (rows, far[:-1]) if is_whole else ([*rows, blocks], far)
+        x = run_wavefront(x, couple, kernel, grid, far_of_grid, is_whole)
     x = tf.reshape(x, [*batch, *rows, blocks * width, channels])
-    left = extra if is_far(corner)[-1] else 0
+    left = extra if far[-1] else 0
     return x[..., left : left + columns, :]
 
 

@@ -22,9 +22,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from tfp_invconv.ops.causal_conv import broadcast_batch
 from tfp_invconv.ops.own_gradient import with_gradient
-from tfp_invconv.ops.sizes import sizes
+from tfp_invconv.ops.sizes import broadcast_batch, sizes
 
 # An FFT has to transpose the channels twice, which up to this side costs more than the product with
 # a matrix (twice as much at 8 and 16, as much at 64, 0.7 times as much at 128).
@@ -42,7 +41,7 @@ def circular_conv(x, kernel, ndims):
     Returns:
       `[..., H, W, C]`.
     """
-    x = broadcast_batch(x, kernel, ndims)
+    x = broadcast_batch(x, ndims + 1, kernel, ndims + 2)
     if kernel.shape.rank == ndims + 2 and _is_small(kernel.shape[0], x.shape[-ndims - 1 : -1]):
         return _padded_conv(x, kernel)
     return multiply_frequencies(x, frequency_responses(kernel, sizes(x)[-ndims - 1 : -1]), ndims)
@@ -59,7 +58,7 @@ def circular_solve(z, kernel, ndims):
     Returns:
       `[..., H, W, C]`.
     """
-    z = broadcast_batch(z, kernel, ndims)
+    z = broadcast_batch(z, ndims + 1, kernel, ndims + 2)
     responses = frequency_responses(kernel, sizes(z)[-ndims - 1 : -1])
     return multiply_frequencies(z, _inverse(responses), ndims)
 

@@ -13,9 +13,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from tfp_invconv.ops.causal_conv import broadcast_batch
 from tfp_invconv.ops.circular_conv import frequency_responses, multiply_frequencies
-from tfp_invconv.ops.sizes import sizes
+from tfp_invconv.ops.sizes import broadcast_batch, sizes
 
 # A multiple of 3. Including squarings, no other multiple needs fewer products in float32 at norms
 # above 0.3; in float64, 12 or 15 would save at most one.
@@ -37,7 +36,7 @@ def circular_exp_conv(x, kernel, ndims):
     Returns:
       `[..., H, W, C]`.
     """
-    x = broadcast_batch(x, kernel, ndims)
+    x = broadcast_batch(x, ndims + 1, kernel, ndims + 2)
     responses = frequency_responses(kernel, sizes(x)[-ndims - 1 : -1])
     return multiply_frequencies(x, _exponential(responses), ndims)
 

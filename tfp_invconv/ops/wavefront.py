@@ -15,7 +15,7 @@ from tfp_invconv.ops.causal_conv import window
 from tfp_invconv.ops.sizes import sizes
 
 
-def run_wavefront(z, couple, kernel, grid, far, is_whole, is_right):
+def run_wavefront(z, couple, kernel, grid, far, is_whole):
     """Runs x = z - [the slabs of x, or parts of them, that this slab sees] @ couple for all slabs.
 
     A slab is a row or one of its blocks. Those of a step, one for each place, are solved together.
@@ -26,8 +26,8 @@ def run_wavefront(z, couple, kernel, grid, far, is_whole, is_right):
       kernel: the kernel, for its static shape.
       grid: sizes of the axes of the slabs.
       far: for each of these axes, whether it is solved from its end.
-      is_whole: whether a slab is a whole row, so that none is beside another.
-      is_right: whether a slab sees the first columns of the slab beside it, not the last.
+      is_whole: whether a slab is a whole row. Otherwise the last axis is that of blocks, and a slab
+        sees of the one beside it the last columns, or from the end the first.
 
     Returns:
       x, like z.
@@ -39,7 +39,7 @@ def run_wavefront(z, couple, kernel, grid, far, is_whole, is_right):
     others = [n for i, n in enumerate(grid) if i != time]
     lead, slabs_axis = sizes(z)[:-2], z.shape.rank - 2
     near = (size - 1) * channels
-    near = slice(None, near) if is_right else slice(-near, None)
+    near = slice(None, near) if far[-1] else slice(-near, None)
 
     # A slab sees those before it: along the rows as many as there are taps, and one block beside.
     reach = [size] * len(grid) if is_whole else [size] * (len(grid) - 1) + [2]
