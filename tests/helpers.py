@@ -72,7 +72,7 @@ def normal(shape=(2,)):
 
 
 def conditional_flow():
-    coupling = tic.AffineCoupling.trainable([2], condition_size=2, width=4, seed=0)
+    coupling = tic.AffineCoupling.trainable([2], condition_shape=[2], width=4, seed=0)
     chain = tic.ConditionalChain([tic.ActNorm.trainable([2]), coupling])
     return tfd.TransformedDistribution(tfd.MultivariateNormalDiag([0.0, 0.0]), chain)
 

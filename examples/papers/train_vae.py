@@ -130,7 +130,7 @@ class ConfPosterior(keras.layers.Layer):
             tic.ConvolutionCoupling.trainable,
             [args.latents],
             num_filters=NUM_FILTERS,
-            condition_size=args.width,
+            condition_shape=[args.width],
             width=args.width // 2,
         )
         layers = []

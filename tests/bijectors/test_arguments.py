@@ -35,7 +35,6 @@ CALLABLES = {
 }
 INTS = {
     "block_size": 2,
-    "condition_size": 3,
     "conditional": 3,
     "depth": 1,
     "dilation": 2,
@@ -66,7 +65,15 @@ def are_equal(first, second):
 def test_the_table_has_every_option_that_is_an_int():
     options = {o for make in CALLABLES.values() for o in inspect.signature(make).parameters}
     others = {"axes", "conv", "corner", "coupling", "data_range", "dropout", "dtype", "event_shape"}
-    others |= {"exponential", "input_shape", "log_scale_bound", "name", "output_channels", "seed"}
+    others |= {
+        "condition_shape",
+        "exponential",
+        "input_shape",
+        "log_scale_bound",
+        "name",
+        "output_channels",
+        "seed",
+    }
     others |= {
         "linear_beyond",
         "options",

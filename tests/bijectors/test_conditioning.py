@@ -84,7 +84,7 @@ def test_conditional_must_be_a_positive_integer():
 @pytest.mark.parametrize("chain_of", [tfb.Chain, tic.ConditionalChain])
 def test_a_condition_passes_by_name_through_a_chain(chain_of):
     coupling = away_from_initial(
-        tic.AffineCoupling.trainable([4, 4, 2], condition_size=2, width=4, seed=0)
+        tic.AffineCoupling.trainable([4, 4, 2], condition_shape=[2], width=4, seed=0)
     )
     chain = chain_of([tfb.Scale(2.0), coupling])
     x, context = tf.ones([3, 4, 4, 2]), tf.constant([1.0, -1.0])
@@ -110,7 +110,7 @@ def test_a_condition_beside_arguments_by_name(coupling):
 
 
 def test_one_layer_that_takes_a_condition_is_enough():
-    coupling = tic.AffineCoupling.trainable([4], condition_size=2, width=4)
+    coupling = tic.AffineCoupling.trainable([4], condition_shape=[2], width=4)
     assert tic.ConditionalChain([tfb.Scale(2.0), coupling]).takes_condition
     assert not tic.ConditionalChain([tfb.Scale(2.0)]).takes_condition
     assert tic.PartialChannels(coupling, 4).takes_condition
@@ -130,7 +130,9 @@ AS_LABELS = {
 
 @pytest.fixture(name="coupling", scope="module")
 def fixture_coupling():
-    return away_from_initial(tic.AffineCoupling.trainable([4], condition_size=3, width=4, seed=0))
+    return away_from_initial(
+        tic.AffineCoupling.trainable([4], condition_shape=[3], width=4, seed=0)
+    )
 
 
 @pytest.mark.parametrize("kind", AS_LABELS)
@@ -150,7 +152,7 @@ def test_labels_of_a_batch_whose_last_axis_is_one(coupling):
 
 
 def test_a_conditional_network_of_another_precision():
-    options = dict(condition_size=2, width=4, dtype="mixed_bfloat16")
+    options = dict(condition_shape=[2], width=4, dtype="mixed_bfloat16")
     z = tic.AffineCoupling.trainable([4], **options).inverse(tf.ones([3, 4]), condition=[0, 1, 1])
     np.testing.assert_array_equal(z, np.ones([3, 4], np.float32))
 
@@ -168,7 +170,7 @@ def test_a_label_of_no_class_is_an_error(coupling, label):
 def two_couplings():
     """The first two layers, and what stands around them and passes the condition on."""
     return [
-        away_from_initial(tic.AffineCoupling.trainable([4, 4, 2], condition_size=2, seed=i))
+        away_from_initial(tic.AffineCoupling.trainable([4, 4, 2], condition_shape=[2], seed=i))
         for i in range(2)
     ]
 
@@ -204,7 +206,9 @@ def test_a_condition_reaches_layers_in_bijectors_of_tfp(kind):
 @pytest.mark.parametrize("conditional", [0, 1])
 def test_one_network_that_takes_a_condition_is_enough(conditional):
     networks = [
-        tic.networks.mlp([seen], 1, width=4, seed=0, condition_size=3 if i == conditional else None)
+        tic.networks.mlp(
+            [seen], 1, width=4, seed=0, condition_shape=[3] if i == conditional else None
+        )
         for i, seen in enumerate([1, 2])
     ]
     coupling = tic.ChannelCoupling(networks, tfb.Shift, event_ndims=1)
@@ -258,7 +262,7 @@ def test_conditions_and_events_broadcast_against_each_other(build, unroll):
 
 
 def test_conditions_of_unknown_rank_are_an_error():
-    coupling = tic.AffineCoupling.trainable([4], condition_size=3, width=4)
+    coupling = tic.AffineCoupling.trainable([4], condition_shape=[3], width=4)
     for dtype in (tf.int32, tf.float32):
         call = tf.function(
             lambda c: coupling.inverse(tf.ones([2, 4]), condition=c),

@@ -24,7 +24,7 @@ def image_step(seed, dtype=tf.float64, **options):
         tic.EmergingConv.trainable(SHAPE, seed=seed, dtype=dtype),
         tic.AffineCoupling.trainable(SHAPE, width=4, seed=seed, dtype=dtype, **options),
     ]
-    chain = tic.ConditionalChain if options.get("condition_size") else tfb.Chain
+    chain = tic.ConditionalChain if options.get("condition_shape") else tfb.Chain
     return away_from_initial(chain(layers), 0.2, seed)
 
 
@@ -347,7 +347,7 @@ def test_moving_averages_are_those_of_each_step():
 
 
 def test_conditions_reach_the_steps():
-    steps = [image_step(seed, condition_size=3) for seed in range(2)]
+    steps = [image_step(seed, condition_shape=[3]) for seed in range(2)]
     scan = tic.Scan.from_steps(steps)
     assert scan.takes_condition
     outer = tic.ConditionalChain([tfb.Scale(tf.ones([], tf.float64)), scan])

@@ -19,7 +19,7 @@ def composition():
 
     def step(seed):
         coupling = tic.AffineCoupling.trainable(
-            SHAPE, seed=seed, condition_size=2, width=4, dtype=tf.float64
+            SHAPE, seed=seed, condition_shape=[2], width=4, dtype=tf.float64
         )
         scale = tfb.Scale(tf.Variable(1.5 + seed % 7, dtype=tf.float64))
         return tic.ConditionalChain([scale, coupling])

@@ -3,24 +3,25 @@
 import keras
 import numpy as np
 import pytest
+import scipy.ndimage
 import tensorflow as tf
 
 import tfp_invconv as tic
 from tfp_invconv.networks._building import asinh
 
 
-@pytest.mark.parametrize("condition_size", [None, 2])
+@pytest.mark.parametrize("condition_shape", [None, [2]])
 @pytest.mark.parametrize(
     "make, shape", [(tic.networks.conv_net, [4, 4, 2]), (tic.networks.mlp, [3])]
 )
-def test_networks_see_the_asinh(make, shape, condition_size):
-    network = make(shape, 4, width=8, condition_size=condition_size, seed=0, dtype="float64")
+def test_networks_see_the_asinh(make, shape, condition_shape):
+    network = make(shape, 4, width=8, condition_shape=condition_shape, seed=0, dtype="float64")
     rng = np.random.default_rng(0)
     network.set_weights([rng.normal(size=w.shape) * (w.ndim > 1) for w in network.get_weights()])
     x = rng.normal(size=[5, *shape])
 
     def output(scale):
-        condition = () if condition_size is None else (scale * np.full([5, 2], 0.1),)
+        condition = () if condition_shape is None else (scale * np.full([5, 2], 0.1),)
         inputs = [np.sinh(scale * x), *condition]
         return network(inputs if condition else inputs[0])
 
@@ -32,7 +33,7 @@ def test_networks_see_the_asinh(make, shape, condition_size):
     "make, shape", [(tic.networks.conv_net, [4, 4, 2]), (tic.networks.mlp, [3])]
 )
 def test_the_condition_shifts_what_the_first_relu_sees(make, shape):
-    network = make(shape, 4, width=8, condition_size=2, seed=0)
+    network = make(shape, 4, width=8, condition_shape=[2], seed=0)
     rng = np.random.default_rng(0)
     network.set_weights([rng.normal(size=w.shape) * (w.ndim > 1) for w in network.get_weights()])
     network.get_layer("condition").kernel.assign(tf.ones([2, 8]))
@@ -46,7 +47,7 @@ def test_the_condition_shifts_what_the_first_relu_sees(make, shape):
     "make, shape", [(tic.networks.conv_net, [4, 4, 2]), (tic.networks.mlp, [3])]
 )
 def test_the_asinh_is_of_the_variables_precision(make, shape):
-    network = make(shape, 4, condition_size=2, seed=0, dtype="mixed_bfloat16")
+    network = make(shape, 4, condition_shape=[2], seed=0, dtype="mixed_bfloat16")
     assert [tensor.dtype for tensor in network.inputs] == ["float32", "float32"]
     (activation,) = (layer for layer in network.layers if layer.name.startswith("activation"))
     seen = keras.Model(network.inputs, activation.output)
@@ -81,7 +82,7 @@ def test_dropout_drops_in_training_alone(make, shape):
     "make, shape", [(tic.networks.conv_net, [4, 4, 60]), (tic.networks.mlp, [60])]
 )
 def test_initial_weights_keep_the_variance_and_are_drawn_apart(make, shape):
-    network = make(shape, 4, width=60, condition_size=60, seed=0)
+    network = make(shape, 4, width=60, condition_shape=[60], seed=0)
     weights = [layer.name for layer in network.layers if layer.weights]
     assert sorted(weights) == ["condition", "hidden_1", "hidden_2", "outputs"]
     assert len(network.variables) == 7  # all but the condition's have a bias
@@ -121,3 +122,36 @@ def test_asinh_and_its_slope(dtype):
     np.testing.assert_allclose(value, np.arcsinh(exact), rtol=precision, atol=precision)
     slope = 1 / np.sqrt(1 + exact**2)
     np.testing.assert_allclose(tape.gradient(value, x), slope, rtol=8 * precision)
+
+
+@pytest.mark.parametrize(
+    "shape", [3, [0], [2.0], [4, 4, 0], [4, 5, 1], [2, 2, 1], [4, 1], [4, 4, 4, 1], []]
+)
+@pytest.mark.parametrize(
+    "make, inputs", [(tic.networks.conv_net, [4, 4, 2]), (tic.networks.mlp, [3])]
+)
+def test_conditions_of_other_shapes_are_refused(make, inputs, shape):
+    with pytest.raises(ValueError, match=r"`condition_shape` must be \[n\], or .*; got"):
+        make(inputs, 4, condition_shape=shape)
+
+
+@pytest.mark.parametrize("shape", [[6, 2], [4, 5, 2], [2, 3, 4, 2]])
+def test_an_image_is_seen_beside_the_input(shape):
+    network = tic.networks.conv_net(shape, 3, width=4, condition_shape=[*shape[:-1], 5], seed=0)
+    network.get_layer("outputs").kernel.assign(tf.ones(network.get_layer("outputs").kernel.shape))
+    first = network.get_layer("hidden_1").kernel
+    assert first.shape[-2] == 2 + 5
+    rng = np.random.default_rng(0)
+    x, condition = (rng.normal(size=[2, *shape[:-1], k]).astype(np.float32) for k in (2, 5))
+    other = condition.copy()
+    other[..., -1] += 1.0
+    assert np.all(np.any(network([x, condition]) != network([x, other]), axis=-1))
+    # It is the condition itself, not its asinh.
+    kernel = np.zeros(first.shape, np.float32)
+    kernel[..., 2, 0] = 1.0
+    first.assign(kernel)
+    seen = keras.Model(network.inputs, network.get_layer("hidden_1").output)
+    window = np.ones([3] * (len(shape) - 1))
+    for image, channel in zip(seen([x, condition]), condition[..., 0], strict=True):
+        expected = scipy.ndimage.convolve(channel, window, mode="constant")
+        np.testing.assert_allclose(image[..., 0], np.maximum(expected, 0.0), atol=1e-5)

@@ -25,7 +25,7 @@ def coupling_of_two(seed):
     """Shifts and scales the second number given the first and the class."""
     layers = [
         tic.ActNorm.trainable([2]),
-        tic.AffineCoupling.trainable([2], condition_size=2, width=16, seed=seed),
+        tic.AffineCoupling.trainable([2], condition_shape=[2], width=16, seed=seed),
     ]
     base = tfd.MultivariateNormalDiag([0.0, 0.0])
     return tfd.TransformedDistribution(base, tic.ConditionalChain(layers))
@@ -74,7 +74,7 @@ def test_fit_without_conditions_says_what_is_missing():
 
 
 def test_booleans_are_labels():
-    coupling = away_from_initial(tic.AffineCoupling.trainable([4], condition_size=2, width=4))
+    coupling = away_from_initial(tic.AffineCoupling.trainable([4], condition_shape=[2], width=4))
     base = tfd.Sample(tfd.Normal(0.0, 1.0), [4])
     model = tic.FlowModel(tfd.TransformedDistribution(base, coupling))
     x, labels = tf.random.stateless_normal([3, 4], [0, 0]), np.array([True, False, True])

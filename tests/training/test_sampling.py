@@ -88,7 +88,7 @@ def test_a_bijector_that_needs_to_know_the_number_of_samples():
 
 
 def test_sampling_is_traced_once_for_all_numbers(monkeypatch):
-    coupling = tic.AffineCoupling.trainable([4], condition_size=3, width=4, seed=0)
+    coupling = tic.AffineCoupling.trainable([4], condition_shape=[3], width=4, seed=0)
     chain = tic.ConditionalChain([away_from_initial(coupling)])
     base = tfd.Sample(tfd.Normal(0.0, 1.0), [4])
     model = tic.FlowModel(tfd.TransformedDistribution(base, chain))

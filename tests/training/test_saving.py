@@ -280,9 +280,9 @@ def test_arguments_of_a_builder_are_read_back(tmp_path, kind):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("conditional", [None, 2])
+@pytest.mark.parametrize("conditional", [None, [2]])
 def test_export_after_fit_needs_no_signature(tmp_path, conditional, dtype):
-    options = {"width": 4, "condition_size": conditional, "dtype": dtype, "seed": 0}
+    options = {"width": 4, "condition_shape": conditional, "dtype": dtype, "seed": 0}
     chain = tfp.bijectors.Chain([tic.AffineCoupling.trainable([3], **options)])
     base = tfd.MultivariateNormalDiag(np.zeros(3, dtype))
     model = tic.FlowModel(tfd.TransformedDistribution(base, chain))

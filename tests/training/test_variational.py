@@ -69,7 +69,7 @@ def test_an_encoder_gives_each_example_its_posterior():
     encoder = tic.networks.mlp([3], 8, width=8, seed=0)
     for variable in encoder.trainable_variables:
         variable.assign_add(0.1 * tf.random.stateless_normal(variable.shape, [0, 0]))
-    coupling = tic.AffineCoupling.trainable([4, 4, 2], condition_size=8, width=4, seed=0)
+    coupling = tic.AffineCoupling.trainable([4, 4, 2], condition_shape=[8], width=4, seed=0)
     for variable in coupling.trainable_variables:
         variable.assign_add(0.1 * tf.random.stateless_normal(variable.shape, [0, 1]))
     data = tf.random.stateless_normal([5, 3], [0, 2])

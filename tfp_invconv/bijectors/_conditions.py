@@ -1,4 +1,4 @@
-"""Conditions, labels or vectors, and their way to the layers that take one.
+"""Conditions, labels, vectors or images, and their way to the layers that take one.
 
 Labels become vectors where a condition comes in: in a model, or in the first layer that takes one.
 From there on they travel as the keyword argument `condition`.
@@ -28,8 +28,8 @@ def for_inner(layer, x, kwargs):
     """Returns the input of a layer's inner bijector, broadcast, and its keyword arguments."""
     kwargs = dict(kwargs)
     condition, inner = kwargs.pop("condition", None), layer.bijector
-    ndims, size = layer.forward_min_event_ndims, condition_size(inner)
-    x, condition = broadcast(x, condition, ndims, size, layer.name)
+    ndims, shape = layer.forward_min_event_ndims, condition_shape(inner)
+    x, condition = broadcast(x, condition, ndims, shape, layer.name)
     given = {} if condition is None else condition_kwargs(inner, condition)
     return x, {**kwargs, **given}
 
@@ -39,26 +39,29 @@ def is_conditional(bijector):
     return bool(condition_kwargs(bijector, None))
 
 
-def condition_size(bijector):
-    """How many numbers a condition has, or classes there are; None where no layer says so."""
-    layers = [] if bijector is None else [bijector, *bijector.submodules]
-    sizes = (getattr(layer, "condition_size", None) for layer in layers)
-    return next((size for size in sizes if size), None)
+def condition_shape(bijector):
+    """The shape of one condition, `[n]` for n numbers or classes; None where no layer says so."""
+    own = getattr(bijector, "condition_shape", None)
+    if own is not None:
+        return own
+    inner = getattr(bijector, "bijectors", None) or getattr(bijector, "bijector", None)
+    shapes = map(condition_shape, tf.nest.flatten(inner) if inner is not None else [])
+    return next((shape for shape in shapes if shape is not None), None)
 
 
-def as_vectors(condition, batch_rank, size, caller):
-    """The condition as vectors `[..., size]`: integers are labels and become one-hot.
+def as_numbers(condition, batch_rank, shape, caller):
+    """The condition as numbers `[..., *shape]`: integers are labels and become one-hot vectors.
 
     Args:
-      condition: float tensor `[..., size]`; or a tensor of integers, labels `[...]` or, where it
-        has more axes than the batch, labels `[..., 1]` or one-hot vectors `[..., size]`.
+      condition: tensor `[..., *shape]`; or, for a shape `[n]`, a tensor of integers: labels `[...]`
+        or, where it has more axes than the batch, labels `[..., 1]` or one-hot vectors `[..., n]`.
       batch_rank: number of batch dimensions.
-      size: numbers in a vector and number of classes; None leaves the condition as it is.
+      shape: of one condition; None leaves the condition as it is.
       caller: for errors.
 
     Raises:
-      ValueError: if a label is not one of 0 ... size - 1, where its value is known; or the rank
-        is not known.
+      ValueError: if a label is not one of 0 ... n - 1, where its value is known; the shape is
+        another one; or the rank is not known.
       InvalidArgumentError: likewise, within a `tf.function`.
     """
     condition = tf.convert_to_tensor(condition)
@@ -67,8 +70,12 @@ def as_vectors(condition, batch_rank, size, caller):
             f"{caller}: the rank of conditions must be known. A compiled model that was given "
             "conditions of different ranks must be compiled again."
         )
-    if size is None or not (condition.dtype.is_integer or condition.dtype.is_bool):
+    is_float = not (condition.dtype.is_integer or condition.dtype.is_bool)
+    if shape is not None and len(shape) > 1:
+        return _of_shape(condition if is_float else tf.cast(condition, tf.float32), shape, caller)
+    if shape is None or is_float:
         return condition
+    (size,) = shape
     if condition.shape.rank > batch_rank and condition.shape[-1] == size:
         return tf.cast(condition, tf.float32)
     if condition.shape.rank > batch_rank and condition.shape[-1] == 1:
@@ -85,28 +92,38 @@ def as_vectors(condition, batch_rank, size, caller):
         return tf.one_hot(labels, size)
 
 
-def broadcast(x, condition, event_ndims, size, caller):
-    """Returns events and their condition as vectors, the events with the batch dimensions of both.
+def _of_shape(condition, shape, caller):
+    ndims = condition.shape.rank - len(shape)
+    if ndims < 0 or not condition.shape[ndims:].is_compatible_with(shape):
+        raise ValueError(
+            f"{caller}: needs a condition of shape {shape}, with or without batch dimensions; got "
+            f"shape {condition.shape}."
+        )
+    return tf.ensure_shape(condition, [*condition.shape[:ndims], *shape])
+
+
+def broadcast(x, condition, event_ndims, shape, caller):
+    """Returns events and their condition as numbers, the events with the batch dimensions of both.
 
     Args:
       x: `[B..., event]`.
-      condition: see `as_vectors`; or None, which stays None.
+      condition: see `as_numbers`; or None, which stays None.
       event_ndims: number of dimensions of an event.
-      size: numbers in a vector, or None.
+      shape: of one condition, or None.
       caller: for errors.
 
     Raises:
       ValueError: if the batch dimensions do not broadcast, where they are known; and see
-        `as_vectors`.
+        `as_numbers`.
     """
     if condition is None:
         return x, None
     batch_rank = x.shape.rank - event_ndims
-    vectors = as_vectors(condition, batch_rank, size, caller)
-    own_rank = len(condition_event_shape(vectors))
-    batch, conditions = x.shape[:batch_rank], vectors.shape[: vectors.shape.rank - own_rank]
+    condition = as_numbers(condition, batch_rank, shape, caller)
+    ndims = event_rank(condition, shape)
+    batch, conditions = x.shape[:batch_rank], condition.shape[: condition.shape.rank - ndims]
     try:
-        return broadcast_batch(x, event_ndims, vectors, own_rank), vectors
+        return broadcast_batch(x, event_ndims, condition, ndims), condition
     except ValueError as error:
         raise ValueError(
             f"{caller}: a batch of {conditions} conditions does not broadcast against a batch of "
@@ -114,9 +131,11 @@ def broadcast(x, condition, event_ndims, size, caller):
         ) from error
 
 
-def condition_event_shape(condition):
-    """The shape of one condition: a vector's size; labels have none."""
-    return [] if condition.dtype.is_integer else condition.shape[-1:].as_list()
+def event_rank(condition, shape):
+    """How many dimensions one condition has: labels, of which no layer says a shape, have none."""
+    if shape is None:
+        return 0 if condition.dtype.is_integer else 1
+    return len(shape)
 
 
 def check_labels(labels, size, caller):

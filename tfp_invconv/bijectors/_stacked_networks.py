@@ -13,7 +13,7 @@ class StackedNetwork:
         """Args: one of the networks, built, and a stacked `tf.Variable` for each of its own."""
         self.network = network
         self.variables = variables
-        self.name, self.inputs, self.condition_size = _attributes(network)
+        self.name, self.inputs, self.condition_shape = _attributes(network)
 
 
 class NetworkSlice:
@@ -26,7 +26,7 @@ class NetworkSlice:
         """Args: a built Keras layer, a tensor for each of its variables, and Keras's `training`."""
         self.network = network
         self.values = values
-        self.name, self.inputs, self.condition_size = _attributes(network)
+        self.name, self.inputs, self.condition_shape = _attributes(network)
         self._training = training
 
     def __call__(self, inputs):
@@ -38,8 +38,8 @@ class NetworkSlice:
 
 
 def _attributes(network):
-    """What layers read off a network: its name, inputs and the size of its condition."""
-    return [getattr(network, name, None) for name in ("name", "inputs", "condition_size")]
+    """What layers read off a network: its name, inputs and the shape of its condition."""
+    return [getattr(network, name, None) for name in ("name", "inputs", "condition_shape")]
 
 
 def anonymous_config(network):

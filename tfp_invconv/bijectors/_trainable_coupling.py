@@ -32,7 +32,7 @@ class TrainableCoupling(ChannelCoupling):
         *,
         seed: int | None = None,
         dtype: DType | None = None,
-        condition_size: int | None = None,
+        condition_shape: Shape | None = None,
         width: int = 64,
         dropout: float = 0.0,
         **options: Any,
@@ -43,8 +43,9 @@ class TrainableCoupling(ChannelCoupling):
           event_shape: `[H, W, C]`, `[N]`, `[T, C]` or `[D, H, W, C]` of the data side.
           seed: int, for the networks, or None.
           dtype: of the networks, or a Keras policy; None for the global policy.
-          condition_size: how many numbers a condition has, or the number of classes (see
-            `ConditionalChain`); None for a layer without a condition.
+          condition_shape: `[n]` for a condition of n numbers, or one of n classes; or, for one that
+            is an image beside the event, `[H, W, k]` (see `ConditionalChain`). None for a layer
+            without a condition.
           width: of the networks' hidden layers.
           dropout: rate of dropout after each of them while a Keras model trains.
           **options: further arguments of the constructor, such as `log_scale_bound`,
@@ -55,7 +56,7 @@ class TrainableCoupling(ChannelCoupling):
             options.get("name", cls.__name__),
             cls.NUM_PARTS,
             cls.OUTPUTS_PER_CHANNEL,
-            condition_size=condition_size,
+            condition_shape=condition_shape,
             width=width,
             dropout=dropout,
             seed=seed,
@@ -66,7 +67,7 @@ class TrainableCoupling(ChannelCoupling):
 
 
 def make_networks(
-    event_shape, layer, count, outputs, *, condition_size, width, dropout, seed, dtype
+    event_shape, layer, count, outputs, *, condition_shape, width, dropout, seed, dtype
 ):
     """Makes the networks of a coupling of `count` parts, each with a last layer of zeros.
 
@@ -75,7 +76,7 @@ def make_networks(
       layer: name of the layer, for errors.
       count: number of parts.
       outputs: how many numbers a network returns for each channel of its part.
-      condition_size: how many numbers a condition has, or None.
+      condition_shape: of one condition, or None.
       width: of the hidden layers.
       dropout: rate of dropout after each hidden layer.
       seed: int or None.
@@ -96,7 +97,7 @@ def make_networks(
         make(
             [*event_shape[:-1], sum(sizes[: i + 1])],
             outputs * sizes[i + 1],
-            condition_size=condition_size,
+            condition_shape=condition_shape,
             width=width,
             dropout=dropout,
             seed=part_seed,

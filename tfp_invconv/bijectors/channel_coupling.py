@@ -67,7 +67,7 @@ class ChannelCoupling(ValueAndLogDetBijector):
           networks: k - 1 callables, such as built Keras models. The i-th takes the first i parts,
             concatenated, with one batch dimension, and returns the parameters for the next part.
             A second input receives the condition, see `ConditionalChain`; a subclassed Keras model
-            with a second input needs an attribute `condition_size`.
+            with a second input needs an attribute `condition_shape`.
           bijector_fn: maps the output of a network to the bijector of a part.
           event_ndims: 3 for events `[H, W, C]`, 1 for `[N]`, 2 for `[T, C]`, 4 for `[D, H, W, C]`.
           validate_args: whether to check parameters at run time.
@@ -110,10 +110,10 @@ class ChannelCoupling(ValueAndLogDetBijector):
         return any(_calling.takes_condition(network) for network in self.networks)
 
     @property
-    def condition_size(self) -> int | None:
-        """Numbers in a condition, or number of classes; None if the networks do not say."""
-        given = (_calling.condition_size(network) for network in self.networks)
-        return next((size for size in given if size), None)
+    def condition_shape(self) -> list[int] | None:
+        """The shape of one condition, `[n]` for n numbers or classes; None if there is none."""
+        given = map(_calling.condition_shape, self.networks)
+        return next((shape for shape in given if shape is not None), None)
 
     def _inverse_and_log_det(self, y, condition=None):
         return self._run("inverse", y, condition)
@@ -122,8 +122,8 @@ class ChannelCoupling(ValueAndLogDetBijector):
         return self._run("forward", x, condition)
 
     def _run(self, direction, x, condition):
-        ndims, size = self.forward_min_event_ndims, self.condition_size
-        x, condition = _conditions.broadcast(x, condition, ndims, size, self.name)
+        ndims, shape = self.forward_min_event_ndims, self.condition_shape
+        x, condition = _conditions.broadcast(x, condition, ndims, shape, self.name)
         parts = self._split(x)
         values, log_dets = [parts[0]], []
         # The networks see data: in `forward`, the parts that are made already.
@@ -157,7 +157,8 @@ class ChannelCoupling(ValueAndLogDetBijector):
         flat.set_shape([None, *x.shape[-ndims:]])
         _calling.check_input(network, flat, self.name)
         if condition is not None:
-            condition = _flat(condition, batch)
+            own_rank = _conditions.event_rank(condition, self.condition_shape)
+            condition = _flat(condition, batch, own_rank)
         is_empty = 0 in x.shape[:-ndims]
         if is_empty:
             flat, condition = tf.nest.map_structure(pad_empty_batch, (flat, condition))
@@ -192,10 +193,14 @@ def _remake(layer, parameters):
     return layer(**parameters)
 
 
-def _flat(condition, batch):
+def _flat(condition, batch, own_rank):
     """A condition for each example, in one batch dimension."""
-    own = _conditions.condition_event_shape(condition)
-    return tf.reshape(tf.broadcast_to(condition, tf.concat([batch, own], 0)), [-1, *own])
+    rank = condition.shape.rank - own_rank
+    own = tf.shape(condition)[rank:]
+    flat = tf.broadcast_to(condition, tf.concat([batch, own], 0))
+    flat = tf.reshape(flat, tf.concat([[-1], own], 0))
+    flat.set_shape([None, *condition.shape[rank:]])
+    return flat
 
 
 def part_sizes(channels, count):

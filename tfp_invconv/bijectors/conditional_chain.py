@@ -32,7 +32,7 @@ class ConditionalChain(chain._Chain):
 
     >>> import tensorflow as tf
     >>> import tfp_invconv as tic
-    >>> coupling = tic.AffineCoupling.trainable([8, 8, 4], condition_size=10, width=16)
+    >>> coupling = tic.AffineCoupling.trainable([8, 8, 4], condition_shape=[10], width=16)
     >>> chain = tic.ConditionalChain([tic.ActNorm.trainable([8, 8, 4]), coupling])
     >>> x, labels = tf.ones([5, 8, 8, 4]), tf.constant([0, 1, 2, 3, 9])
     >>> chain.inverse(x, condition=labels).shape

@@ -135,7 +135,7 @@ class ConvolutionCoupling(ChannelCoupling):
         seed: int | None = None,
         dtype: DType = tf.float32,
         num_filters: int = 2,
-        condition_size: int | None = None,
+        condition_shape: Shape | None = None,
         width: int = 64,
         dropout: float = 0.0,
         validate_args: bool = False,
@@ -148,8 +148,9 @@ class ConvolutionCoupling(ChannelCoupling):
           seed: int, for the network, or None.
           dtype: of the network and of `log_alpha`.
           num_filters: m, see the constructor.
-          condition_size: how many numbers a condition has, or the number of classes (see
-            `ConditionalChain`); None for a layer without a condition.
+          condition_shape: `[n]` for a condition of n numbers, or one of n classes; or, for one that
+            is an image beside the event, `[H, W, k]` (see `ConditionalChain`). None for a layer
+            without a condition.
           width: of the network's hidden layers.
           dropout: rate of dropout after each of them while a Keras model trains.
           validate_args: see the constructor.
@@ -165,7 +166,7 @@ class ConvolutionCoupling(ChannelCoupling):
             name,
             count=2,
             outputs=2 * num_filters + 1,
-            condition_size=condition_size,
+            condition_shape=condition_shape,
             width=width,
             dropout=dropout,
             seed=seed,

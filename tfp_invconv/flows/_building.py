@@ -23,7 +23,8 @@ def network_options(builder, conditional, width, dropout, dtype):
     checks.check_rate(dropout, "dropout", builder)
     if conditional is not None:
         checks.check_positive_integer(conditional, "conditional", builder)
-    return dict(condition_size=conditional, width=width, dropout=dropout, dtype=dtype)
+    condition_shape = None if conditional is None else [int(conditional)]
+    return dict(condition_shape=condition_shape, width=width, dropout=dropout, dtype=dtype)
 
 
 def make_flow(event_shape, bijectors, networks, name):
@@ -35,7 +36,7 @@ def make_flow(event_shape, bijectors, networks, name):
 
 
 def chain(bijectors, networks, name=None):
-    chain = ConditionalChain if networks["condition_size"] else tfb.Chain
+    chain = ConditionalChain if networks["condition_shape"] else tfb.Chain
     return chain(bijectors, name=name)
 
 

@@ -3,27 +3,31 @@
 import contextlib
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfp_invconv._utils import checks, seeds
 
 
-def network(input_shape, condition_size, layer, sizes, drop, rate, seed, dtype):
+def network(input_shape, condition_shape, layer, sizes, drop, rate, seed, dtype):
     """Builds hidden layers with ReLUs (and dropout), and a last layer initialised to zero."""
     policy = _policy(dtype)
     # Keras casts inputs to the dtype of `keras.Input`, whatever dtype the layers compute in.
     input_dtype = policy.variable_dtype
     inputs = [keras.Input(tuple(input_shape), dtype=input_dtype)]
+    _check_options(sizes[0][0], input_shape, condition_shape, rate)
     h = keras.layers.Activation(asinh, dtype=input_dtype)(inputs[0])
-    _check_options(sizes[0][0], condition_size, rate)
+    if condition_shape:
+        inputs.append(keras.Input(tuple(condition_shape), dtype=input_dtype))
+        if len(condition_shape) > 1:
+            h = keras.layers.Concatenate(dtype=input_dtype)([h, inputs[1]])
     # Keras's dense layers reject NumPy ints.
     sizes = [(int(units), *kernel) for units, *kernel in sizes]
     layer_seeds = seeds.spawn_seeds(seed, len(sizes) - 1)
     for i, (size, layer_seed) in enumerate(zip(sizes[:-1], layer_seeds, strict=True), 1):
         weights = keras.initializers.HeNormal(seed=layer_seed)
         options = dict(kernel_initializer=weights, name=f"hidden_{i}", dtype=policy)
-        if i == 1 and condition_size:
-            inputs.append(keras.Input((condition_size,), dtype=input_dtype))
+        if i == 1 and condition_shape and len(condition_shape) == 1:
             shift = keras.layers.Dense(
                 size[0], use_bias=False, kernel_initializer=weights, name="condition", dtype=policy
             )(inputs[1])
@@ -36,7 +40,7 @@ def network(input_shape, condition_size, layer, sizes, drop, rate, seed, dtype):
         if rate:
             h = drop(rate, seed=layer_seed, dtype=policy)(h)
     outputs = layer(*sizes[-1], kernel_initializer="zeros", name="outputs", dtype=policy)(h)
-    return keras.Model(inputs if condition_size else inputs[0], outputs)
+    return keras.Model(inputs if condition_shape else inputs[0], outputs)
 
 
 class _AccurateBias:
@@ -111,8 +115,15 @@ def _policy(dtype):
     )
 
 
-def _check_options(width, condition_size, dropout):
+def _check_options(width, input_shape, condition_shape, dropout):
     checks.check_positive_integer(width, "width", "networks")
-    if condition_size is not None:
-        checks.check_positive_integer(condition_size, "condition_size", "networks")
     checks.check_rate(dropout, "dropout", "networks")
+    if condition_shape is None:
+        return
+    is_shape = np.ndim(condition_shape) == 1 and np.size(condition_shape)
+    *sizes, channels = condition_shape if is_shape else [None]
+    if not checks.is_integer(channels) or channels < 1 or sizes not in ([], [*input_shape[:-1]]):
+        raise ValueError(
+            f"networks: `condition_shape` must be [n], or beside inputs of shape "
+            f"{list(input_shape)} have its sizes and k channels; got {condition_shape!r}."
+        )

@@ -30,20 +30,20 @@ def variables(networks):
 
 
 def takes_condition(network):
-    """Whether a network has a second input, or an attribute `condition_size`."""
-    return len(_keras_inputs(network)) == 2 or condition_size(network) is not None
+    """Whether a network has a second input, or an attribute `condition_shape`."""
+    return condition_shape(network) is not None
 
 
-def condition_size(network):
-    """Returns the size of the second input; None if there is none or it is unknown.
+def condition_shape(network):
+    """Returns the shape of one condition, that of the second input; None if there is none.
 
-    A subclassed Keras model does not list its inputs: it declares the size by an attribute of this
+    A subclassed Keras model does not list its inputs: it declares the shape by an attribute of this
     name.
     """
     inputs = _keras_inputs(network)
     if len(inputs) == 2:
-        return inputs[1].shape[-1]
-    return getattr(network, "condition_size", None)
+        return list(inputs[1].shape[1:])
+    return getattr(network, "condition_shape", None)
 
 
 def call(network, x, condition, layer):
@@ -52,7 +52,7 @@ def call(network, x, condition, layer):
     Args:
       network: callable.
       x: `[B, ...]`.
-      condition: `[B, n]` or None.
+      condition: `[B, n]`, or `[B, h, w, k]`, or None.
       layer: name of the layer, for errors.
 
     Returns:
@@ -60,15 +60,17 @@ def call(network, x, condition, layer):
     """
     if not takes_condition(network):
         return tf.cast(network(x), x.dtype)
-    size = condition_size(network)
+    shape = condition_shape(network)
     if condition is None:
+        classes = f", or one of {shape[0]} classes" if len(shape) == 1 else ""
         raise ValueError(
-            f"{layer}: needs a condition of {size} numbers or of one of {size} classes, as the "
-            "argument `condition`; in a distribution as bijector_kwargs={'condition': ...}."
+            f"{layer}: needs a condition of shape {shape}{classes}, as the argument `condition`; "
+            "in a distribution as bijector_kwargs={'condition': ...}."
         )
-    if not condition.shape[1:].is_compatible_with([size]):
+    if not condition.shape[1:].is_compatible_with(shape):
+        labels = " or integer labels" if len(shape) == 1 else ""
         raise ValueError(
-            f"{layer}: needs a condition of shape [..., {size}] or integer labels; got "
+            f"{layer}: needs a condition of shape [..., {str(shape)[1:]}{labels}; got "
             f"{condition.shape[1:]} for each example."
         )
     return tf.cast(network([x, condition]), x.dtype)

@@ -10,7 +10,7 @@ def conv_net(
     input_shape: Shape,
     output_channels: int,
     *,
-    condition_size: int | None = None,
+    condition_shape: Shape | None = None,
     width: int = 64,
     dropout: float = 0.0,
     seed: int | None = None,
@@ -26,8 +26,8 @@ def conv_net(
       input_shape: `[H, W, C]`, or `[T, C]` or `[D, H, W, C]` with convolutions along as many axes;
         all but C may be None.
       output_channels: channels of the output `[B, H, W, output_channels]`.
-      condition_size: size of the condition. It is a second input `[B, condition_size]` that
-        shifts the channels of the first hidden layer; None for no condition.
+      condition_shape: None for no condition. `[n]` for a second input `[B, n]`, which shifts the
+        channels of the first hidden layer; `[H, W, k]` for one whose channels it sees beside x.
       width: channels of the hidden layers.
       dropout: rate of dropout after each hidden layer while a Keras model trains.
       seed: int seed of the initial weights, or None.
@@ -52,4 +52,4 @@ def conv_net(
     sizes = [(width, 3), (width, 1), (output_channels, 3)]
     # Dropping whole channels regularises as well, without a random number for each pixel.
     drop = getattr(keras.layers, f"SpatialDropout{ndims}D")
-    return _building.network(input_shape, condition_size, layer, sizes, drop, dropout, seed, dtype)
+    return _building.network(input_shape, condition_shape, layer, sizes, drop, dropout, seed, dtype)

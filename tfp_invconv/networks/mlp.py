@@ -10,7 +10,7 @@ def mlp(
     input_shape: Shape,
     output_channels: int,
     *,
-    condition_size: int | None = None,
+    condition_shape: Shape | None = None,
     width: int = 64,
     dropout: float = 0.0,
     seed: int | None = None,
@@ -23,8 +23,8 @@ def mlp(
     Args:
       input_shape: `[N]`.
       output_channels: size of the output `[B, output_channels]`.
-      condition_size: size of the condition. It is a second input `[B, condition_size]` that
-        shifts the first hidden layer; None for no condition.
+      condition_shape: `[n]` for a second input `[B, n]`, which shifts the first hidden layer; None
+        for no condition.
       width: size of the hidden layers.
       dropout: rate of dropout after each hidden layer while a Keras model trains.
       seed: int seed of the initial weights, or None.
@@ -42,4 +42,4 @@ def mlp(
     sizes = [(width,), (width,), (output_channels,)]
     drop = keras.layers.Dropout
     layer = _building.Dense
-    return _building.network(input_shape, condition_size, layer, sizes, drop, dropout, seed, dtype)
+    return _building.network(input_shape, condition_shape, layer, sizes, drop, dropout, seed, dtype)

@@ -13,20 +13,21 @@ class Pairs:
         self._distribution, self._model = distribution, model
         self._bijector = getattr(distribution, "bijector", None)
         self.is_conditional = _conditions.is_conditional(self._bijector)
-        self.size = _conditions.condition_size(self._bijector)
+        self.shape = _conditions.condition_shape(self._bijector)
 
     @property
     def classes(self):
         """Number of classes, if labels are a condition; with one number they are that number."""
-        return self.size if self.size != 1 else None
+        is_vector = self.shape is not None and len(self.shape) == 1
+        return self.shape[0] if is_vector and self.shape != [1] else None
 
     def unpack(self, inputs):
-        """(x, condition), the condition as vectors, or None where the flow takes none."""
+        """(x, condition), the condition as numbers, or None where the flow takes none."""
         self._check_pair(inputs)
         if not _is_pair(inputs):
             return inputs, None
         x, condition = inputs
-        return x, self.vectors(condition, x.shape.rank - self._distribution.event_shape.rank)
+        return x, self.numbers(condition, x.shape.rank - self._distribution.event_shape.rank)
 
     def with_condition(self, batch):
         """Keras's batch (x, condition, weights) as ((x, condition), None, weights)."""
@@ -47,11 +48,14 @@ class Pairs:
         """Raises a ValueError unless each event of one of Keras's batches has its own condition."""
         batch, given = tf.TensorShape(x.shape)[:1], tf.TensorShape(condition.shape)
         is_label = tf.as_dtype(condition.dtype).is_integer or condition.dtype == bool
-        ranks = (1, 2) if is_label else (2,)
+        if self.shape is not None and len(self.shape) > 1:
+            needs, ranks = f"a condition of shape {self.shape}", (len(self.shape) + 1,)
+        else:
+            needs, ranks = "a label or a vector", (1, 2) if is_label else (2,)
         if given.rank not in (None, *ranks) or not given[:1].is_compatible_with(batch):
             raise ValueError(
-                f"{self._model}: needs a label or a vector for each event; got x of shape "
-                f"{x.shape} and conditions of shape {given}."
+                f"{self._model}: needs {needs} for each event; got x of shape {x.shape} and "
+                f"conditions of shape {given}."
             )
 
     def _check_pair(self, inputs):
@@ -82,24 +86,28 @@ class Pairs:
                 "Leave it out, or make a conditional flow, as by tic.glow(..., conditional=10)."
             )
 
-    def vectors(self, condition, batch_rank):
-        """The condition as vectors in the distribution's dtype; see `_conditions.as_vectors`."""
+    def numbers(self, condition, batch_rank):
+        """The condition as numbers in the distribution's dtype; see `_conditions.as_numbers`."""
         self.check_takes_condition()
-        vectors = _conditions.as_vectors(condition, batch_rank, self.size, self._model)
+        numbers = _conditions.as_numbers(condition, batch_rank, self.shape, self._model)
         # A network that does not tell its number of classes gets the labels themselves.
-        return vectors if vectors.dtype.is_integer else tf.cast(vectors, self._distribution.dtype)
+        return numbers if numbers.dtype.is_integer else tf.cast(numbers, self._distribution.dtype)
 
-    def arguments(self, vectors):
+    def event_rank(self, condition):
+        """How many dimensions one condition has; see `_conditions.event_rank`."""
+        return _conditions.event_rank(condition, self.shape)
+
+    def arguments(self, numbers):
         """The keyword arguments of the distribution's methods."""
-        if vectors is None:
+        if numbers is None:
             return {}
-        return {"bijector_kwargs": _conditions.condition_kwargs(self._bijector, vectors)}
+        return {"bijector_kwargs": _conditions.condition_kwargs(self._bijector, numbers)}
 
     def signature(self):
-        """The input signature of a model of it: batches of x or of (x, vectors)."""
+        """The input signature of a model of it: batches of x or of (x, condition)."""
         event, dtype = self._distribution.event_shape, self._distribution.dtype.name
         x = tf.TensorSpec([None, *event], dtype)
-        return [(x, tf.TensorSpec([None, self.size], dtype)) if self.size else x]
+        return [(x, tf.TensorSpec([None, *self.shape], dtype)) if self.shape else x]
 
 
 def _is_pair(inputs):

@@ -8,7 +8,7 @@ import tensorflow_probability as tfp
 
 from tfp_invconv._utils import checks, seeds
 from tfp_invconv._utils.empty_batches import pad_empty_batch
-from tfp_invconv.bijectors import _cache, _conditions
+from tfp_invconv.bijectors import _cache
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -30,7 +30,7 @@ class Sampler:
         shape = as_shape(sample_shape, caller)
         if condition is not None:
             batch_rank = shape.shape[0] + distribution.batch_shape.rank
-            condition = self._pairs.vectors(condition, batch_rank)
+            condition = self._pairs.numbers(condition, batch_rank)
             condition = self._broadcast(condition, shape, caller)
         samples = self._samples_of_shape(shape, seeds.stateless_seed(seed), condition, temperature)
         if tf.executing_eagerly():
@@ -39,7 +39,7 @@ class Sampler:
 
     def _broadcast(self, condition, shape, caller):
         """A condition for each sample, the sample shape as one axis."""
-        own = _conditions.condition_event_shape(condition)
+        own = tf.shape(condition)[condition.shape.rank - self._pairs.event_rank(condition) :]
         batch_shape = self._distribution.batch_shape_tensor()
         samples = tf.concat([shape, batch_shape], 0)
         try:
