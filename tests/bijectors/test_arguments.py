@@ -76,6 +76,7 @@ def test_the_table_has_every_option_that_is_an_int():
     }
     others |= {
         "linear_beyond",
+        "network",
         "options",
         "remat",
         "threshold",
@@ -109,9 +110,13 @@ WITH_DROPOUT = [n for n in CALLABLES if "dropout" in inspect.signature(CALLABLES
 
 @pytest.mark.parametrize("name", WITH_DROPOUT)
 def test_dropout_is_a_rate(name, refused):
-    for wrong in (-0.1, 1, 1.5, float("nan"), True, "0.1", None):
+    makes_networks = name in ("conv_net", "mlp")
+    for wrong in (-0.1, 1, 1.5, float("nan"), True, "0.1", *([None] if makes_networks else [])):
         with refused(ValueError, match="`dropout` must be a number from 0 to below 1; got"):
             CALLABLES[name](dropout=wrong)
+    if not makes_networks:
+        make = functools.partial(CALLABLES[name], seed=0)
+        assert are_equal(make(dropout=None, width=None), make(width=None))
 
 
 # A Squeeze has no parameters.

@@ -1,5 +1,6 @@
 """Couplings that make their own networks."""
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import tensorflow as tf
@@ -7,7 +8,7 @@ import tensorflow as tf
 from tfp_invconv._utils import checks, seeds
 from tfp_invconv._utils.types import DType, Shape
 from tfp_invconv.bijectors.channel_coupling import ChannelCoupling, part_sizes
-from tfp_invconv.networks import conv_net, mlp
+from tfp_invconv.networks import _making, conv_net, mlp
 
 Coupling = TypeVar("Coupling", bound="TrainableCoupling")
 
@@ -33,11 +34,12 @@ class TrainableCoupling(ChannelCoupling):
         seed: int | None = None,
         dtype: DType | None = None,
         condition_shape: Shape | None = None,
-        width: int = 64,
-        dropout: float = 0.0,
+        network: Callable[..., Any] | None = None,
+        width: int | None = None,
+        dropout: float | None = None,
         **options: Any,
     ) -> Coupling:
-        """Makes a layer with its own networks, each with a last layer of zeros.
+        """Makes a layer with its own networks, by default each with a last layer of zeros.
 
         Args:
           event_shape: `[H, W, C]`, `[N]`, `[T, C]` or `[D, H, W, C]` of the data side.
@@ -46,8 +48,11 @@ class TrainableCoupling(ChannelCoupling):
           condition_shape: `[n]` for a condition of n numbers, or one of n classes; or, for one that
             is an image beside the event, `[H, W, k]` (see `ConditionalChain`). None for a layer
             without a condition.
-          width: of the networks' hidden layers.
-          dropout: rate of dropout after each of them while a Keras model trains.
+          network: function `network(input_shape, output_channels, *, condition_shape, seed, dtype)`
+            that returns a built Keras model, with a second input if there is a condition. None for
+            `networks.conv_net`, or `networks.mlp` on vectors.
+          width: of the networks' hidden layers, 64 by default; passed on to a `network` if given.
+          dropout: rate of dropout after each of them while a Keras model trains; likewise.
           **options: further arguments of the constructor, such as `log_scale_bound`,
             `validate_args` and `name`.
         """
@@ -56,6 +61,7 @@ class TrainableCoupling(ChannelCoupling):
             options.get("name", cls.__name__),
             cls.NUM_PARTS,
             cls.OUTPUTS_PER_CHANNEL,
+            network,
             condition_shape=condition_shape,
             width=width,
             dropout=dropout,
@@ -66,24 +72,20 @@ class TrainableCoupling(ChannelCoupling):
         return cls(given, event_ndims=len(event_shape), **options)
 
 
-def make_networks(
-    event_shape, layer, count, outputs, *, condition_shape, width, dropout, seed, dtype
-):
-    """Makes the networks of a coupling of `count` parts, each with a last layer of zeros.
+def make_networks(event_shape, layer, count, outputs, network, *, seed, **options):
+    """Makes the networks of a coupling of `count` parts.
 
     Args:
-      event_shape: `[N]` (dense networks), or one with spatial axes (convolutional ones).
+      event_shape: of the data side.
       layer: name of the layer, for errors.
       count: number of parts.
       outputs: how many numbers a network returns for each channel of its part.
-      condition_shape: of one condition, or None.
-      width: of the hidden layers.
-      dropout: rate of dropout after each hidden layer.
+      network: function that makes one, or None.
       seed: int or None.
-      dtype: of the networks.
+      **options: `condition_shape`, `dtype`, `width` and `dropout`.
 
     Returns:
-      A list of `count` - 1 built Keras models.
+      A list of `count` - 1 built Keras layers.
     """
     channels = checks.event_channels(event_shape, layer, ranks=checks.EVENTS)
     if channels < count:
@@ -92,16 +94,15 @@ def make_networks(
             f"{event_shape}."
         )
     sizes = part_sizes(channels, count)
-    make = mlp if len(event_shape) == 1 else conv_net
+    network = network or (mlp if len(event_shape) == 1 else conv_net)
     return [
-        make(
+        _making.make(
+            network,
             [*event_shape[:-1], sum(sizes[: i + 1])],
             outputs * sizes[i + 1],
-            condition_shape=condition_shape,
-            width=width,
-            dropout=dropout,
             seed=part_seed,
-            dtype=dtype,
+            layer=layer,
+            **options,
         )
         for i, part_seed in enumerate(seeds.spawn_seeds(seed, count - 1))
     ]

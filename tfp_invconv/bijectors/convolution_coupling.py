@@ -133,39 +133,44 @@ class ConvolutionCoupling(ChannelCoupling):
         event_shape: Shape,
         *,
         seed: int | None = None,
-        dtype: DType = tf.float32,
+        dtype: DType | None = None,
         num_filters: int = 2,
         condition_shape: Shape | None = None,
-        width: int = 64,
-        dropout: float = 0.0,
+        network: Callable[..., Any] | None = None,
+        width: int | None = None,
+        dropout: float | None = None,
         validate_args: bool = False,
         name: str = "convolution_coupling",
     ) -> "ConvolutionCoupling":
-        """Makes a layer with its own network, which starts as the identity.
+        """Makes a layer with its own network. It starts as the identity if that returns zeros.
 
         Args:
           event_shape: `[H, W, C]`, `[N]`, `[T, C]` or `[D, H, W, C]` of the data side.
           seed: int, for the network, or None.
-          dtype: of the network and of `log_alpha`.
+          dtype: of the network and of `log_alpha`, or a Keras policy; None for the global policy.
           num_filters: m, see the constructor.
           condition_shape: `[n]` for a condition of n numbers, or one of n classes; or, for one that
             is an image beside the event, `[H, W, k]` (see `ConditionalChain`). None for a layer
             without a condition.
-          width: of the network's hidden layers.
-          dropout: rate of dropout after each of them while a Keras model trains.
+          network: function `network(input_shape, output_channels, *, condition_shape, seed, dtype)`
+            that returns a built Keras model, with a second input if there is a condition. None for
+            `networks.conv_net`, or `networks.mlp` on vectors.
+          width: of the network's hidden layers, 64 by default; passed on to a `network` if given.
+          dropout: rate of dropout after each of them while a Keras model trains; likewise.
           validate_args: see the constructor.
           name: name of the layer.
 
         Returns:
-          A layer with a network whose last layer is zero. Its `log_alpha` is a `tf.Variable`, each
-          alpha being 0.1.
+          A layer whose `log_alpha` is a `tf.Variable`, each alpha being 0.1, and whose network
+          returns zeros, unless it is one of your own that does not.
         """
         checks.check_positive_integer(num_filters, "num_filters", name)
-        (network,) = make_networks(
+        (made,) = make_networks(
             event_shape,
             name,
             count=2,
             outputs=2 * num_filters + 1,
+            network=network,
             condition_shape=condition_shape,
             width=width,
             dropout=dropout,
@@ -173,7 +178,7 @@ class ConvolutionCoupling(ChannelCoupling):
             dtype=dtype,
         )
         return cls(
-            network,
+            made,
             num_filters=num_filters,
             log_alpha=tf.Variable(
                 _initial_log_alpha(num_filters, variable_dtype(dtype)), name="log_alpha"

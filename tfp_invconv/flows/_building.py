@@ -8,6 +8,7 @@ from tensorflow_probability.python.bijectors import chain as _chain
 from tfp_invconv._utils import checks
 from tfp_invconv._utils.types import DType
 from tfp_invconv.bijectors import ConditionalChain, RootGate
+from tfp_invconv.networks import _making, conv_net
 from tfp_invconv.networks._building import variable_dtype
 
 tfb = tfp.bijectors
@@ -17,14 +18,17 @@ tfd = tfp.distributions
 _SOFTNESS = 0.06
 
 
-def network_options(builder, conditional, width, dropout, dtype):
+def network_options(builder, conditional, network, width, dropout, dtype):
     """Returns the options shared by all couplings of a flow."""
-    checks.check_positive_integer(width, "width", builder)
-    checks.check_rate(dropout, "dropout", builder)
+    if network is None and width is None:
+        width = 128
+    _making.given_options(network or conv_net, width, dropout, builder)
     if conditional is not None:
         checks.check_positive_integer(conditional, "conditional", builder)
     condition_shape = None if conditional is None else [int(conditional)]
-    return dict(condition_shape=condition_shape, width=width, dropout=dropout, dtype=dtype)
+    return dict(
+        condition_shape=condition_shape, network=network, width=width, dropout=dropout, dtype=dtype
+    )
 
 
 def make_flow(event_shape, bijectors, networks, name):

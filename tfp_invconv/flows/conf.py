@@ -1,6 +1,7 @@
 """CONF: a flow of convolutions whose filters depend on the data."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -23,8 +24,9 @@ def conf(
     num_filters: int = 2,
     data_range: tuple[float, float] | str | None = "auto",
     conditional: int | None = None,
-    width: int = 128,
-    dropout: float = 0.0,
+    network: Callable[..., Any] | None = None,
+    width: int | None = None,
+    dropout: float | None = None,
     remat: bool = False,
     unroll: bool | None = None,
     seed: int | None = None,
@@ -48,8 +50,12 @@ def conf(
         compressed. "auto" is `(0, 256)`, pixels, for `[H, W, C]`, and None for the rest.
       conditional: number of classes, or of numbers in a context vector, that the density is
         conditioned on (see `ConditionalChain`); None for a density of the data alone.
-      width: size of the hidden layers of the couplings' networks.
-      dropout: rate of dropout in those networks while a `FlowModel` trains.
+      network: function that makes the couplings' networks, such as `networks.residual_net` or one
+        of your own (see `AffineCoupling.trainable`); None for `networks.conv_net`, or
+        `networks.mlp` on vectors.
+      width: size of their hidden layers; None for 128, or for the default of a `network` given.
+      dropout: rate of dropout in them while a `FlowModel` trains; None for none, or for the default
+        of a `network` given.
       remat: whether to recompute each step for its gradient, which saves memory (see `Scan`).
       unroll: whether to put the steps into the graph one by one (see `Scan`).
       seed: int, for all initial parameters, or None.
@@ -74,7 +80,7 @@ def conf(
     _building.check_event_shape(event_shape, "conf", ranks=checks.EVENTS)
     for argument, value in (("depth", depth), ("num_filters", num_filters)):
         checks.check_positive_integer(value, argument, "conf")
-    networks = _building.network_options("conf", conditional, width, dropout, dtype)
+    networks = _building.network_options("conf", conditional, network, width, dropout, dtype)
     step = functools.partial(_step, num_filters=num_filters, networks=networks)
     scan: dict[str, Any] = dict(seed=seed, name="steps", remat=remat, unroll=unroll)
     scaling = _building.scaling(event_shape, data_range, variable_dtype(dtype), "conf")

@@ -1,6 +1,7 @@
 """Glow: a multi-scale flow with a choice of convolutions and couplings."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -63,8 +64,9 @@ def glow(
     log_scale_bound: float | str = 1.0,
     data_range: tuple[float, float] | str | None = "auto",
     conditional: int | None = None,
-    width: int = 128,
-    dropout: float = 0.0,
+    network: Callable[..., Any] | None = None,
+    width: int | None = None,
+    dropout: float | None = None,
     remat: bool = False,
     unroll: bool | None = None,
     seed: int | None = None,
@@ -100,8 +102,11 @@ def glow(
         compressed. "auto" is `(0, 256)`, pixels, for `[H, W, C]`, and None for the rest.
       conditional: number of classes, or of numbers in a context vector, that the density is
         conditioned on (see `ConditionalChain`); None for a density of the data alone.
-      width: hidden channels of the couplings' networks.
-      dropout: rate of dropout in those networks while a `FlowModel` trains.
+      network: function that makes the couplings' networks, such as `networks.residual_net` or one
+        of your own (see `AffineCoupling.trainable`); None for `networks.conv_net`.
+      width: size of their hidden layers; None for 128, or for the default of a `network` given.
+      dropout: rate of dropout in them while a `FlowModel` trains; None for none, or for the default
+        of a `network` given.
       remat: whether to recompute each step for its gradient, which saves memory (see `Scan`).
       unroll: whether to put the steps into the graph one by one (see `Scan`).
       seed: int, for all initial parameters, or None.
@@ -136,7 +141,7 @@ def glow(
             "glow: all sizes but the channels must be multiples of 2^levels, levels being "
             f"{levels}; got event_shape {tuple(event_shape)}. Pad the events or use fewer levels."
         )
-    networks = _building.network_options("glow", conditional, width, dropout, dtype)
+    networks = _building.network_options("glow", conditional, network, width, dropout, dtype)
     affine = dict(log_scale_bound=log_scale_bound, **networks)
     step = functools.partial(
         _step,

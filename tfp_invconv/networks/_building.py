@@ -11,7 +11,7 @@ from tfp_invconv._utils import checks, seeds
 
 def network(input_shape, condition_shape, layer, sizes, drop, rate, seed, dtype):
     """Builds hidden layers with ReLUs (and dropout), and a last layer initialised to zero."""
-    policy = _policy(dtype)
+    policy = dtype_policy(dtype)
     # Keras casts inputs to the dtype of `keras.Input`, whatever dtype the layers compute in.
     input_dtype = policy.variable_dtype
     inputs = [keras.Input(tuple(input_shape), dtype=input_dtype)]
@@ -89,7 +89,7 @@ class Dense(_AccurateBias, keras.layers.Dense):
 
 def variable_dtype(dtype):
     """Returns the `tf.DType` of a network's variables, given a dtype, a Keras policy or None."""
-    return tf.as_dtype(_policy(dtype).variable_dtype)
+    return tf.as_dtype(dtype_policy(dtype).variable_dtype)
 
 
 @keras.saving.register_keras_serializable("tfp_invconv")
@@ -101,7 +101,7 @@ def asinh(x):
     return sign * tf.math.log(size + tf.sqrt(1.0 + size * size))
 
 
-def _policy(dtype):
+def dtype_policy(dtype):
     """Returns the Keras dtype policy with this name or dtype, for None the global one."""
     dtype = keras.config.dtype_policy().name if dtype is None else dtype
     with contextlib.suppress(ValueError, TypeError):

@@ -15,7 +15,7 @@ def check_built(network, layer):
 
 def check_input(network, x, layer):
     """Raises a ValueError if a Keras model expects inputs of another shape than that of x."""
-    inputs = _keras_inputs(network)
+    inputs = keras_inputs(network)
     if inputs and not x.shape.is_compatible_with(inputs[0].shape):
         raise ValueError(
             f"{layer}: its network {network.name!r} was made for inputs of shape "
@@ -40,7 +40,7 @@ def condition_shape(network):
     A subclassed Keras model does not list its inputs: it declares the shape by an attribute of this
     name.
     """
-    inputs = _keras_inputs(network)
+    inputs = keras_inputs(network)
     if len(inputs) == 2:
         return list(inputs[1].shape[1:])
     return getattr(network, "condition_shape", None)
@@ -76,6 +76,6 @@ def call(network, x, condition, layer):
     return tf.cast(network([x, condition]), x.dtype)
 
 
-def _keras_inputs(network):
+def keras_inputs(network):
     """Returns the inputs of a functional Keras model, and an empty list for other networks."""
     return getattr(network, "inputs", None) or []
