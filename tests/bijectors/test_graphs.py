@@ -138,14 +138,17 @@ def test_tflite_has_the_density_of_a_flow(layer):
     "builder, conv, samples",
     [
         ("glow", "emerging", False),
+        ("glow", "cinc", False),
+        ("glow", "1x1", False),
         ("glow", "1x1", True),
         ("glow", "dct", True),
         ("conf", "", False),
+        ("conf", "", True),
     ],
 )
-def test_tflite_has_an_unrolled_flow(builder, conv, samples):
+def test_tflite_has_a_flow_in_a_loop(builder, conv, samples):
     options = dict(levels=1, conv=conv) if builder == "glow" else {}
-    flow = getattr(tic, builder)([4, 4, 1], depth=3, width=4, seed=0, unroll=True, **options)
+    flow = getattr(tic, builder)([4, 4, 1], depth=3, width=4, seed=0, **options)
     away_from_initial(flow, 0.05)
     function = flow.bijector.forward if samples else flow.log_prob
     x = (1.0 if samples else 100.0) * noise(2, 4, 4, 1, dtype=tf.float32)

@@ -8,6 +8,7 @@ from tfp_invconv.bijectors import _base
 from tfp_invconv.bijectors._base import ParameterBijector
 from tfp_invconv.ops.causal_conv import expanded
 from tfp_invconv.ops.householder import householder_product
+from tfp_invconv.ops.triangular import upper_solve
 
 
 class HouseholderQR1x1(ParameterBijector):
@@ -136,7 +137,8 @@ class HouseholderQR1x1(ParameterBijector):
 
     def _forward(self, x):
         transposed = tf.linalg.matrix_transpose(self.orthogonal())
-        inverse = tf.linalg.triangular_solve(self.triangular(), transposed, lower=False)
+        upper = tf.convert_to_tensor(self.upper)
+        inverse = upper_solve(upper, tf.exp(self.log_scale), transposed)
         return self._at_each_pixel(x, inverse)
 
     def _inverse_log_det_jacobian(self, y):

@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from tfp_invconv.ops.triangular import upper_solve
+
 
 def householder_product(reflections):
     """Returns Q = (I - 2 v1 v1^T / v1^T v1) ... (I - 2 vn vn^T / vn^T vn) for the rows v of V.
@@ -19,8 +21,8 @@ def householder_product(reflections):
     largest = tf.reduce_max(tf.abs(tf.stop_gradient(reflections)), -1, keepdims=True)
     reflections /= tf.where(largest > 0, largest, tf.ones_like(largest))
     gram = tf.matmul(reflections, reflections, transpose_b=True)
-    inverse = tf.linalg.band_part(gram, 0, -1)
-    inverse = tf.linalg.set_diag(inverse, tf.linalg.diag_part(gram) / 2)
-    solved = tf.linalg.triangular_solve(inverse, reflections, lower=False)
+    # TFLite has no `diag_part`, and a sum of squares would not be rounded as the products are.
+    squares = tf.reduce_sum(gram * tf.eye(gram.shape[-1], dtype=gram.dtype), -1)
+    solved = upper_solve(gram, squares / 2, reflections)
     eye = tf.eye(reflections.shape[-1], dtype=reflections.dtype)
     return eye - tf.matmul(reflections, solved, transpose_a=True)
