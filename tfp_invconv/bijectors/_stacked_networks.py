@@ -44,17 +44,40 @@ def _attributes(network):
 
 def anonymous_config(network):
     """The configuration of a Keras layer without names, seeds and initializers."""
-    names = {layer.name: f"layer {i}" for i, layer in enumerate(network._flatten_layers())}
+    layers = network._flatten_layers()
+    # Functional models have operations that are not layers, such as a sum.
+    operations = [part for layer in layers for part in (layer, *getattr(layer, "operations", []))]
+    places = {operation.name: i for i, operation in enumerate(operations)}
 
     def anonymous(value):
-        if isinstance(value, dict):
-            skipped = ("seed", "initializer", "shared_object_id")
-            return {k: anonymous(v) for k, v in value.items() if not k.endswith(skipped)}
-        if isinstance(value, (list, tuple)):
-            return [anonymous(part) for part in value]
-        return names.get(value, value) if isinstance(value, str) else value
+        match value:
+            case dict():
+                skipped = ("seed", "initializer", "shared_object_id")
+                kept = {k: anonymous(v) for k, v in value.items() if not k.endswith(skipped)}
+                if kept.get("name") in places:
+                    kept["name"] = places[kept["name"]]
+                return kept
+            case [str(name), int(), int()] if name in places:
+                # How a functional model refers to the output of an operation.
+                return [places[name], *value[1:]]
+            case [*parts]:
+                return [anonymous(part) for part in parts]
+        return value
 
-    return anonymous(network.get_config())
+    return anonymous(_config(network))
+
+
+def _config(network):
+    """The configuration of a Keras layer; without one, its class, settings and layers."""
+    try:
+        return network.get_config()
+    except NotImplementedError:
+        # Keras makes none for a subclassed model whose constructor has arguments.
+        plain = (str, int, float, list, tuple, type(None))
+        settings = {k: v for k, v in vars(network).items() if isinstance(v, plain) and k[0] != "_"}
+        layers = network._flatten_layers(include_self=False, recursive=False)
+        parts = [(type(layer), _config(layer)) for layer in layers]
+        return {**settings, "parts": parts}
 
 
 class _TrainingFlag(keras.Layer):

@@ -2,5 +2,6 @@
 
 from tfp_invconv.networks.conv_net import conv_net
 from tfp_invconv.networks.mlp import mlp
+from tfp_invconv.networks.residual_net import residual_net
 
-__all__ = ["conv_net", "mlp"]
+__all__ = ["conv_net", "mlp", "residual_net"]

@@ -9,38 +9,92 @@ import tensorflow as tf
 from tfp_invconv._utils import checks, seeds
 
 
-def network(input_shape, condition_shape, layer, sizes, drop, rate, seed, dtype):
-    """Builds hidden layers with ReLUs (and dropout), and a last layer initialised to zero."""
-    policy = dtype_policy(dtype)
-    # Keras casts inputs to the dtype of `keras.Input`, whatever dtype the layers compute in.
-    input_dtype = policy.variable_dtype
-    inputs = [keras.Input(tuple(input_shape), dtype=input_dtype)]
-    _check_options(sizes[0][0], input_shape, condition_shape, rate)
-    h = keras.layers.Activation(asinh, dtype=input_dtype)(inputs[0])
-    if condition_shape:
-        inputs.append(keras.Input(tuple(condition_shape), dtype=input_dtype))
-        if len(condition_shape) > 1:
-            h = keras.layers.Concatenate(dtype=input_dtype)([h, inputs[1]])
-    # Keras's dense layers reject NumPy ints.
-    sizes = [(int(units), *kernel) for units, *kernel in sizes]
-    layer_seeds = seeds.spawn_seeds(seed, len(sizes) - 1)
-    for i, (size, layer_seed) in enumerate(zip(sizes[:-1], layer_seeds, strict=True), 1):
-        weights = keras.initializers.HeNormal(seed=layer_seed)
-        options = dict(kernel_initializer=weights, name=f"hidden_{i}", dtype=policy)
-        if i == 1 and condition_shape and len(condition_shape) == 1:
-            shift = keras.layers.Dense(
-                size[0], use_bias=False, kernel_initializer=weights, name="condition", dtype=policy
-            )(inputs[1])
-            per_channel = [1] * (len(input_shape) - 1) + [size[0]]
-            shift = keras.layers.Reshape(per_channel, dtype=policy)(shift)
-            h = keras.layers.Add(dtype=policy)([layer(*size, **options)(h), shift])
-            h = keras.layers.ReLU(dtype=policy)(h)
-        else:
-            h = layer(*size, activation="relu", **options)(h)
-        if rate:
-            h = drop(rate, seed=layer_seed, dtype=policy)(h)
-    outputs = layer(*sizes[-1], kernel_initializer="zeros", name="outputs", dtype=policy)(h)
-    return keras.Model(inputs if condition_shape else inputs[0], outputs)
+class NetworkBuilder:
+    """Makes the layers of one network: dense ones for vectors, else convolutions along all axes.
+
+    Attributes:
+      inputs: the Keras inputs, one or two.
+      policy: the Keras dtype policy of the layers.
+    """
+
+    def __init__(
+        self, name, ranks, input_shape, condition_shape, *, num_hidden, width, dropout, seed, dtype
+    ):
+        """Makes the inputs.
+
+        Args:
+          name: of the network, for errors.
+          ranks: the ranks of `input_shape` that it takes.
+          input_shape: of one input.
+          condition_shape: None, `[n]`, or the sizes of the input with other channels.
+          num_hidden: number of hidden layers.
+          width: channels of each.
+          dropout: rate of dropout after those with an activation.
+          seed: int or None.
+          dtype: a dtype, a Keras policy, or None for the global policy.
+        """
+        self.policy = dtype_policy(dtype)
+        _check_options(name, ranks, input_shape, condition_shape, width, dropout)
+        shapes = [input_shape] if condition_shape is None else [input_shape, condition_shape]
+        # Keras casts inputs to the dtype of `keras.Input`, whatever dtype the layers compute in.
+        dtype = self.policy.variable_dtype
+        self.inputs = [keras.Input(tuple(shape), dtype=dtype) for shape in shapes]
+        self._num_axes = len(input_shape) - 1
+        # Keras's dense layers reject NumPy ints.
+        self._width, self._dropout = int(width), dropout
+        self._seeds = enumerate(seeds.spawn_seeds(seed, num_hidden), 1)
+
+    def first(self, size, activation=None):
+        """The first hidden layer, which sees asinh(x) and the condition.
+
+        A vector shifts its channels, an image is seen beside x.
+        """
+        x, *conditions = self.inputs
+        h = keras.layers.Activation(asinh, dtype=x.dtype)(x)
+        if not conditions:
+            return self.hidden(h, size, activation)
+        (condition,) = conditions
+        if len(condition.shape) == 2:
+            return self.hidden(h, size, activation, condition=condition)
+        h = keras.layers.Concatenate(dtype=x.dtype)([h, condition])
+        return self.hidden(h, size, activation)
+
+    def hidden(self, h, size, activation=None, *, scale=2.0, condition=None):
+        """A hidden layer with kernels of this size, whose variance is scale / fan-in."""
+        i, seed = next(self._seeds)
+        options = {"kernel_initializer": keras.initializers.VarianceScaling(scale, seed=seed)}
+        inner = activation if condition is None else None
+        h = self._layer(self._width, size, name=f"hidden_{i}", activation=inner, **options)(h)
+        if condition is not None:
+            options.update(use_bias=False, name="condition", dtype=self.policy)
+            shift = keras.layers.Dense(self._width, **options)(condition)
+            per_channel = [1] * self._num_axes + [self._width]
+            h = self.sum(h, keras.layers.Reshape(per_channel, dtype=self.policy)(shift))
+            h = self.relu(h) if activation else h
+        if self._dropout and activation:
+            # Dropping whole channels regularises as well, without a random number for each pixel.
+            kind = f"SpatialDropout{self._num_axes}D" if self._num_axes else "Dropout"
+            h = getattr(keras.layers, kind)(self._dropout, seed=seed, dtype=self.policy)(h)
+        return h
+
+    def relu(self, h):
+        """max(h, 0)."""
+        return keras.layers.ReLU(dtype=self.policy)(h)
+
+    def sum(self, *terms):
+        """The sum of tensors."""
+        return keras.layers.Add(dtype=self.policy)(terms)
+
+    def model(self, h, output_channels, size):
+        """The network with a last layer of zeros."""
+        last = self._layer(output_channels, size, kernel_initializer="zeros", name="outputs")
+        return keras.Model(self.inputs if self.inputs[1:] else self.inputs[0], last(h))
+
+    def _layer(self, units, size, **options):
+        if self._num_axes == 0:
+            return Dense(int(units), dtype=self.policy, **options)
+        layer = (Conv1D, Conv2D, Conv3D)[self._num_axes - 1]
+        return layer(int(units), size, padding="same", dtype=self.policy, **options)
 
 
 class _AccurateBias:
@@ -115,15 +169,18 @@ def dtype_policy(dtype):
     )
 
 
-def _check_options(width, input_shape, condition_shape, dropout):
-    checks.check_positive_integer(width, "width", "networks")
-    checks.check_rate(dropout, "dropout", "networks")
+def _check_options(name, ranks, input_shape, condition_shape, width, dropout):
+    if np.ndim(input_shape) != 1 or len(input_shape) not in ranks:
+        needs = " or ".join(checks.EVENTS[rank] for rank in ranks)
+        raise ValueError(f"{name}: `input_shape` must be {needs}; got {input_shape!r}.")
+    checks.check_positive_integer(width, "width", name)
+    checks.check_rate(dropout, "dropout", name)
     if condition_shape is None:
         return
     is_shape = np.ndim(condition_shape) == 1 and np.size(condition_shape)
     *sizes, channels = condition_shape if is_shape else [None]
     if not checks.is_integer(channels) or channels < 1 or sizes not in ([], [*input_shape[:-1]]):
         raise ValueError(
-            f"networks: `condition_shape` must be [n], or beside inputs of shape "
+            f"{name}: `condition_shape` must be [n], or beside inputs of shape "
             f"{list(input_shape)} have its sizes and k channels; got {condition_shape!r}."
         )

@@ -6,6 +6,7 @@ from tfp_invconv._utils.types import DType, Shape
 from tfp_invconv.networks import _building
 
 
+@keras.saving.register_keras_serializable("tfp_invconv")
 def conv_net(
     input_shape: Shape,
     output_channels: int,
@@ -42,14 +43,16 @@ def conv_net(
     >>> tic.networks.conv_net([8, 8, 2], 4).output_shape
     (None, 8, 8, 4)
     """
-
-    ndims = len(input_shape) - 1
-    convolution = getattr(_building, f"Conv{ndims}D")
-
-    def layer(filters, size, **options):
-        return convolution(filters, size, padding="same", **options)
-
-    sizes = [(width, 3), (width, 1), (output_channels, 3)]
-    # Dropping whole channels regularises as well, without a random number for each pixel.
-    drop = getattr(keras.layers, f"SpatialDropout{ndims}D")
-    return _building.network(input_shape, condition_shape, layer, sizes, drop, dropout, seed, dtype)
+    network = _building.NetworkBuilder(
+        "conv_net",
+        (2, 3, 4),
+        input_shape,
+        condition_shape,
+        num_hidden=2,
+        width=width,
+        dropout=dropout,
+        seed=seed,
+        dtype=dtype,
+    )
+    h = network.hidden(network.first(3, "relu"), 1, "relu")
+    return network.model(h, output_channels, 3)

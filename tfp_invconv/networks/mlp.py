@@ -6,6 +6,7 @@ from tfp_invconv._utils.types import DType, Shape
 from tfp_invconv.networks import _building
 
 
+@keras.saving.register_keras_serializable("tfp_invconv")
 def mlp(
     input_shape: Shape,
     output_channels: int,
@@ -39,7 +40,16 @@ def mlp(
     >>> tic.networks.mlp([3], 4).output_shape
     (None, 4)
     """
-    sizes = [(width,), (width,), (output_channels,)]
-    drop = keras.layers.Dropout
-    layer = _building.Dense
-    return _building.network(input_shape, condition_shape, layer, sizes, drop, dropout, seed, dtype)
+    network = _building.NetworkBuilder(
+        "mlp",
+        (1,),
+        input_shape,
+        condition_shape,
+        num_hidden=2,
+        width=width,
+        dropout=dropout,
+        seed=seed,
+        dtype=dtype,
+    )
+    h = network.hidden(network.first(1, "relu"), 1, "relu")
+    return network.model(h, output_channels, 1)
