@@ -1,6 +1,7 @@
 """How models are saved: safely; and whole, as the builder of a distribution and its arguments."""
 
 import os
+import types
 import warnings
 
 import keras
@@ -92,7 +93,8 @@ class SavedByBuilder:
         """The builder's registered name and its arguments, and which variables are frozen.
 
         Raises:
-          ValueError: if the model was made from a distribution, or the builder is not registered.
+          ValueError: if the model was made from a distribution, or the builder or a function that
+            it was given is not registered.
         """
         return {
             "name": self.name,
@@ -130,7 +132,7 @@ def _config(builder, arguments, policy, caller):
     """The builder's registered name, its arguments, and Keras's global policy when it was called.
 
     Raises:
-      ValueError: if there is no builder, or it is not registered.
+      ValueError: if there is no builder, or it or a function it was given is not registered.
     """
     registered = builder and keras.saving.get_registered_name(builder)
     if builder is None or keras.saving.get_registered_object(registered) is not builder:
@@ -140,6 +142,8 @@ def _config(builder, arguments, policy, caller):
             "own decorated with keras.saving.register_keras_serializable(); or save its "
             "weights: save_weights, or tf.train.Checkpoint(distribution=...)."
         )
+    for key, value in arguments.items():
+        _check_function(key, value, caller)
     plain = {key: _plain(value) for key, value in arguments.items()}
     plain = keras.saving.serialize_keras_object(plain)
     return {"builder": registered, "arguments": plain, "global_policy": policy}
@@ -158,6 +162,21 @@ def _builder_and_arguments(config, custom_objects):
             "module that decorates it with keras.saving.register_keras_serializable()."
         )
     return builder, keras.saving.deserialize_keras_object(config["arguments"])
+
+
+def _check_function(key, value, caller):
+    """Raises a ValueError if an argument is a function that Keras can't load by its name."""
+    if not callable(value) or hasattr(value, "get_config") or _plain(value) is not value:
+        return
+    if isinstance(value, types.FunctionType):
+        registered = keras.saving.get_registered_name(value)
+        is_keras = value.__module__.startswith("keras.")
+        if is_keras or keras.saving.get_registered_object(registered) is value:
+            return
+    raise ValueError(
+        f"{caller}: can't be saved whole with {key}={value!r}. Make it a function decorated with "
+        "keras.saving.register_keras_serializable(); or save the model's weights: save_weights."
+    )
 
 
 def _plain(argument):
