@@ -9,8 +9,6 @@ from helpers import away_from_initial, noise
 
 import tfp_invconv as tic
 
-tfb = tfp.bijectors
-
 
 def sequential(input_shape, output_channels, *, condition_shape, seed, dtype):
     weights = keras.initializers.HeNormal(seed)
@@ -73,9 +71,7 @@ def coupling(seed, network, condition_shape=None, **options):
 @pytest.mark.parametrize("remat", [False, True])
 @pytest.mark.parametrize("network, condition_shape", CASES)
 def test_a_scan_is_the_chain_of_its_steps(network, condition_shape, remat):
-    layers = [coupling(seed, network, condition_shape) for seed in range(3)]
-    permute = tfb.Permute([2, 3, 0, 1])
-    steps = [tic.ConditionalChain([layer, permute]) for layer in layers]
+    steps = [coupling(seed, network, condition_shape) for seed in range(3)]
     scan = tic.Scan.from_steps(steps, remat=remat, unroll=False)
     x = noise(5, 4)
     kwargs = {} if condition_shape is None else {"condition": noise(5, 2, seed=3)}
@@ -115,21 +111,20 @@ def test_dropout_drops_in_training_alone(network):
 
 
 def test_networks_that_differ_are_told_apart():
-    for options in ({"activation": "tanh"}, {"factor": 3.0}, {"name_of_bias": True}):
-
-        def differing(input_shape, output_channels, *, condition_shape, seed, dtype, **given):
+    def made_of(activation, factor, term):
+        def make(input_shape, output_channels, *, dtype, **_):
             x = keras.Input(input_shape, dtype=dtype)
-            h = keras.layers.Dense(6, given.get("activation", "relu"), dtype=dtype)(x)
-            h = h * given.get("factor", 2.0)
-            h = h + x[..., :1] if given.get("name_of_bias") else h + 1.0
+            h = factor * keras.layers.Dense(6, activation, dtype=dtype)(x)
+            h += x[..., :1] if term == "x" else keras.activations.tanh(h)
             return keras.Model(x, keras.layers.Dense(output_channels, dtype=dtype)(h))
 
-        steps = [
-            coupling(0, differing),
-            coupling(1, lambda *args, o=options, **kwargs: differing(*args, **kwargs, **o)),
-        ]
+        return make
+
+    first = coupling(0, made_of("relu", 2.0, "x"))
+    assert tic.Scan.from_steps([first, coupling(1, made_of("relu", 2.0, "x"))]).length == 2
+    for other in (("tanh", 2.0, "x"), ("relu", 3.0, "x"), ("relu", 2.0, "h")):
         with pytest.raises(ValueError, match="network's layers: steps must be alike"):
-            tic.Scan.from_steps(steps)
+            tic.Scan.from_steps([first, coupling(1, made_of(*other))])
 
 
 def test_subclassed_networks_that_differ_are_told_apart():
