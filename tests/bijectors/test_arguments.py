@@ -32,6 +32,7 @@ CALLABLES = {
     "conf": functools.partial(tic.conf, [5], depth=1, width=4),
     "conv_net": functools.partial(tic.networks.conv_net, [4, 4, 2], 2, width=4),
     "mlp": functools.partial(tic.networks.mlp, [3], 2, width=4),
+    "residual_net": functools.partial(tic.networks.residual_net, [3], 2, width=4),
 }
 INTS = {
     "block_size": 2,
@@ -110,7 +111,7 @@ WITH_DROPOUT = [n for n in CALLABLES if "dropout" in inspect.signature(CALLABLES
 
 @pytest.mark.parametrize("name", WITH_DROPOUT)
 def test_dropout_is_a_rate(name, refused):
-    makes_networks = name in ("conv_net", "mlp")
+    makes_networks = hasattr(tic.networks, name)
     for wrong in (-0.1, 1, 1.5, float("nan"), True, "0.1", *([None] if makes_networks else [])):
         with refused(ValueError, match="`dropout` must be a number from 0 to below 1; got"):
             CALLABLES[name](dropout=wrong)
@@ -163,7 +164,7 @@ def test_samples_without_a_seed_follow_that_of_keras(refused):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in CALLABLES if name not in ("conv_net", "mlp", "Scan")]
+    "name", [n for n in CALLABLES if n != "Scan" and not hasattr(tic.networks, n)]
 )
 def test_event_shapes_that_are_none(name, refused):
     for wrong in (None, 4, [0, 4], [None, 4, None], "abc", [4.5, 4, 4], [4, 4, 0], []):
