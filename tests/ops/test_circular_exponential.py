@@ -30,3 +30,16 @@ def test_polynomial_alone_is_exact_where_nothing_is_scaled(radius, dtype):
     got = circular_exponential._exponential(tf.constant(circle.reshape([-1, 1, 1])))
     expected = np.exp(circle.astype(np.complex128))
     np.testing.assert_allclose(np.ravel(got), expected, rtol=3 * np.finfo(dtype).eps)
+
+
+def test_its_gradient_warns_of_nothing(monkeypatch):
+    """TensorFlow warns of gradients that it casts from complex numbers to real ones."""
+    warnings = []
+    monkeypatch.setattr(tf.get_logger(), "warning", lambda *args, **_: warnings.append(args))
+
+    @tf.function
+    def gradient(kernel):
+        return tf.gradients(circular_exponential.circular_exp_conv(x, kernel, 2), kernel)
+
+    x, kernel = tf.ones([4, 5, 2]), tf.random.stateless_normal([3, 3, 2, 2], [0, 0])
+    assert np.any(gradient(kernel)[0] != 0) and warnings == []

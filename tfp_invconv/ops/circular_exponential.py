@@ -57,15 +57,17 @@ def _exponential(matrices):
     epsilon = np.finfo(matrices.dtype.as_numpy_dtype).eps
     # Up to this norm, the first term beyond the polynomial is half a rounding error.
     reach = (epsilon / 2 * math.factorial(_DEGREE + 1)) ** (1 / _DEGREE)
-    norms = tf.sqrt(tf.reduce_sum(tf.abs(tf.stop_gradient(matrices)) ** 2, [-2, -1]))
+    norms = tf.sqrt(tf.reduce_sum(tf.abs(matrices) ** 2, [-2, -1]))
     halvings = tf.math.ceil(tf.math.log(tf.reduce_max(norms) / reach) / math.log(2))
     # NaN compares as not above zero, and propagates.
     halvings = tf.where(halvings > 0, tf.minimum(halvings, _MOST_SQUARINGS), 0)
     count = tf.cast(halvings, tf.int32)
+    # The result does not depend on the scale, and casts of complex gradients to real would warn.
+    scale = tf.stop_gradient(tf.cast(0.5**halvings, matrices.dtype))
     _, result = tf.while_loop(
         lambda i, _: i < count,
         lambda i, power: (i + 1, tf.matmul(power, power)),
-        (0, _taylor(matrices * tf.cast(0.5**halvings, matrices.dtype))),
+        (0, _taylor(matrices * scale)),
         maximum_iterations=_MOST_SQUARINGS,
     )
     return result
