@@ -1,4 +1,4 @@
-"""Do the papers' claims hold? Tables of the committed results, and the page docs/results.md.
+"""Do the papers' claims hold? Tables of the committed results, and the pages that have them.
 
 Each claim is about two of the trained models: it holds if the difference, averaged over the seeds
 that both have, is on the right side by more than its standard deviation over them. With a single
@@ -6,7 +6,7 @@ seed, the standard errors over the test data take its place; so they do for one 
 published figure. A ratio of times has a limit. Without results a claim is open.
 
     python examples/papers/report.py                           prints the tables
-    python examples/papers/report.py --write docs/results.md   replaces them in the page
+    python examples/papers/report.py --write docs/results.md   replaces those of a page
 """
 
 import argparse
@@ -22,6 +22,7 @@ import check_samples
 import compare_flows
 import numpy as np
 import sampling_time
+import train_generated
 from experiment import markdown, read_runs, run_command, table_row, write
 
 RESULTS = Path(__file__).with_name("results")
@@ -331,18 +332,28 @@ def sampling(results=RESULTS):
     return markdown(sampling_time.HEADER, itertools.chain(*map(sampling_time.table_rows, shapes)))
 
 
-TABLES = {
-    "bounds": bounds,
-    "kinds": kinds,
-    "compared": compared,
-    "sampling": sampling,
-    "claims": claims,
+def generated(results=RESULTS):
+    """Flows of signals and volumes, beside the exact density."""
+    runs = {kind: list(read_seeds(kind, kind, results).values()) for kind in train_generated.KINDS}
+    rows = [table_row(kind, runs[kind], train_generated.figures) for kind in runs]
+    return markdown(train_generated.HEADER, rows)
+
+
+PAGES = {
+    "results.md": {
+        "bounds": bounds,
+        "kinds": kinds,
+        "compared": compared,
+        "sampling": sampling,
+        "claims": claims,
+    },
+    "kinds_of_data.md": {"generated": generated},
 }
 
 
-def replaced(page, results=RESULTS):
+def replaced(page, tables=PAGES["results.md"], results=RESULTS):
     """The text of a page, with each table between its two markers replaced."""
-    for name, table in TABLES.items():
+    for name, table in tables.items():
         start, end = f"<!-- {name}: written by report.py -->", f"<!-- end of {name} -->"
         pattern = re.escape(start) + ".*?" + re.escape(end)
         text = f"{start}\n\n{table(results)}\n\n{end}"
@@ -356,12 +367,16 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="the page with the tables")
+    add = parser.add_argument
+    add("--write", type=Path, metavar="PAGE", help=f"the page with tables: {' or '.join(PAGES)}")
     page = parser.parse_args().write
+    if page and page.name not in PAGES:
+        parser.error(f"--write takes {' or '.join(PAGES)}; got {page}")
     if page:
-        write(page, replaced(page.read_text()))
+        write(page, replaced(page.read_text(), PAGES[page.name]))
     else:
-        print("\n\n".join(table() for table in TABLES.values()))
+        tables = [table() for tables in PAGES.values() for table in tables.values()]
+        print("\n\n".join(tables))
 
 
 if __name__ == "__main__":

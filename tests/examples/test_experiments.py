@@ -29,11 +29,13 @@ SMALL = {
     "--patience 30 --batch-size 100 --symmetric",
     "train_vae": "--dataset digits --posteriors planar --flows 1 --latents 4 --width 4 --samples 3 "
     "--batch-size 500",
+    "train_generated": "volumes --size 4 --events 200 --depth 1 --width 4 --patience 30",
 }
 FIGURES = {
     "train_image_flow": ("", "test_bits_per_dim", "bits_per_dim"),
     "train_density": ("realnvp/0", "test_nats", "val_loss"),
     "train_vae": ("planar/0", "test_negative_elbo", "val_loss"),
+    "train_generated": ("volumes/0", "flow_nats", "val_loss"),
 }
 
 
@@ -64,7 +66,8 @@ def script(name):
 
 def small(name, out, data_dir):
     """The arguments of a small experiment."""
-    return [*SMALL[name].split(), "--epochs", EPOCHS, "--data-dir", data_dir, "--out", out]
+    data = [] if name == "train_generated" else ["--data-dir", data_dir]
+    return [*SMALL[name].split(), "--epochs", EPOCHS, *data, "--out", out]
 
 
 @pytest.fixture(name="main")
@@ -396,17 +399,28 @@ def test_committed_results_name_no_folder_of_a_machine():
     assert RESULTS and not [path for path in RESULTS if re.search(r"[ =\"]/", path.read_text())]
 
 
-def test_the_page_of_results_has_the_committed_results(example):
-    page = (EXAMPLES.parent / "docs" / "results.md").read_text()
-    assert example("report").replaced(page) == page
+def page(name):
+    return (EXAMPLES.parent / "docs" / name).read_text()
 
 
-def test_each_committed_experiment_is_on_the_page():
-    page = (EXAMPLES.parent / "docs" / "results.md").read_text()
-    assert [p.stem for p in RESULTS if f"examples/papers/results/{p.stem}" not in page] == []
+@pytest.mark.parametrize("name", ["results.md", "kinds_of_data.md"])
+def test_a_page_has_the_committed_results(example, name):
+    report = example("report")
+    assert report.replaced(page(name), report.PAGES[name]) == page(name)
+
+
+def test_each_committed_experiment_is_on_a_page(example):
+    pages = "".join(map(page, example("report").PAGES))
+    assert [p.stem for p in RESULTS if f"examples/papers/results/{p.stem}" not in pages] == []
 
 
 def test_a_page_without_its_markers_is_refused(example):
-    page = (EXAMPLES.parent / "docs" / "results.md").read_text()
+    broken = page("results.md").replace("<!-- end of kinds -->", "")
     with pytest.raises(ValueError, match="has 0 times <!-- kinds: written by report.py -->"):
-        example("report").replaced(page.replace("<!-- end of kinds -->", ""))
+        example("report").replaced(broken)
+
+
+def test_another_page_is_refused(run_example, capsys):
+    with pytest.raises(SystemExit) as end:
+        run_example("report", "--write", "docs/other.md")
+    assert end.value.code == 2 and "takes results.md or kinds_of_data.md" in capsys.readouterr().err
