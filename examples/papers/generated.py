@@ -12,7 +12,7 @@ class Oscillations:
     """
 
     DECAY = 16.0
-    NOISE = 0.1
+    NOISE = 0.2
     LOWEST, HIGHEST = 0.2, 1.2  # angular frequencies
 
     def __init__(self, size):

@@ -335,7 +335,7 @@ def sampling(results=RESULTS):
 def generated(results=RESULTS):
     """Flows of signals and volumes, beside the exact density."""
     runs = {kind: list(read_seeds(kind, kind, results).values()) for kind in train_generated.KINDS}
-    rows = [table_row(kind, runs[kind], train_generated.figures) for kind in runs]
+    rows = [table_row(kind, of, train_generated.figures) for kind, of in runs.items() if of]
     return markdown(train_generated.HEADER, rows)
 
 

@@ -38,12 +38,13 @@ KINDS = {
 
 # What decides the results, besides the seed; with the defaults for signals and for volumes.
 OPTIONS = {
-    "size": (128, 16, "length of a signal, or of each side of a volume"),
+    "size": (64, 16, "length of a signal, or of each side of a volume"),
     "events": (20000, 2000, "events to train on"),
     "levels": (4, 1, "levels of the multi-scale architecture"),
     "depth": (4, 4, "steps in each level"),
     "width": (64, 8, "channels in the couplings' networks"),
-    "epochs": (12, 8, "most passes over the training events"),
+    "log_scale_bound": (2.0, 1.0, "bound of the log-scale in couplings"),
+    "epochs": (10, 8, "most passes over the training events"),
     "patience": (5, 5, "epochs without a better validation"),
     "batch_size": (100, 25, "events in a batch"),
     "learning_rate": (3e-3, 1e-2, "highest learning rate"),
@@ -147,6 +148,7 @@ def train(args, seed, options, folder):
         args.depth,
         conv=conv,
         width=args.width,
+        log_scale_bound=args.log_scale_bound,
         data_range=None,
         seed=seed,
     )

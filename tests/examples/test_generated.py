@@ -66,9 +66,11 @@ def test_signals_are_those_of_the_density(example):
     # Given the frequency, amplitudes and phases of both channels are independent.
     mixed = np.mean(events[..., 0, None] * events[:, None, :, 1], 0)
     np.testing.assert_allclose(mixed, 0.0, atol=0.03)
-    # In the first number, the signals that have not begun are noise, five of six.
-    first = np.abs(events[:, 0, 0]) < 3 * signals.NOISE
-    np.testing.assert_allclose(first.mean(), 5 / 6 + 0.236 / 6, atol=0.01)
+    # The first numbers of the signals that have not set in, five of six, are noise.
+    noise = scipy.stats.norm(scale=signals.NOISE)
+    begun = scipy.stats.norm(scale=(1 + signals.NOISE**2) ** 0.5)
+    expected = (5 * noise.cdf(0.5) + begun.cdf(0.5)) / 6
+    np.testing.assert_allclose(np.mean(events[:, 0, 0] < 0.5), expected, atol=0.006)
 
 
 @pytest.mark.parametrize("size", [3, 4])
