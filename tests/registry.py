@@ -1,6 +1,7 @@
 """Every layer of the package, by name: what the generic tests in test_layers.py run over."""
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import tensorflow_probability as tfp
 from helpers import away_from_initial, noise
 
 import tfp_invconv as tic
+from tfp_invconv.bijectors._base import ValueAndLogDetBijector
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +65,55 @@ def channel_coupling(event_shape, *, seed, dtype):
         )
 
     return tic.ChannelCoupling(networks, bijector_fn)
+
+
+class Given(ValueAndLogDetBijector):
+    """A conditional layer, given one condition for good."""
+
+    def __init__(self, bijector, condition):
+        parameters = dict(locals())
+        self.bijector, self.condition = bijector, condition
+        super().__init__(
+            forward_min_event_ndims=bijector.forward_min_event_ndims,
+            dtype=bijector.dtype,
+            parameters=parameters,
+            name=bijector.name,
+        )
+
+    @classmethod
+    def _parameter_properties(cls, dtype):
+        return {}
+
+    def _inverse_and_log_det(self, y):
+        return self._run("inverse", y)
+
+    def _forward_and_log_det(self, x):
+        return self._run("forward", x)
+
+    def _run(self, direction, x):
+        value = getattr(self.bijector, direction)(x, condition=self.condition)
+        log_det = getattr(self.bijector, f"{direction}_log_det_jacobian")
+        return value, log_det(x, self.forward_min_event_ndims, condition=self.condition)
+
+
+def affine_injector(event_shape, *, condition_shape=None, dtype, **kwargs):
+    """Given an image beside the event, or the condition of another shape."""
+    shape = condition_shape or [*event_shape[:-1], 2]
+    options = dict(condition_shape=shape, width=4, dtype=dtype, **kwargs)
+    layer = tic.AffineInjector.trainable(event_shape, **options)
+    return Given(layer, noise(*shape, seed=5, dtype=dtype))
+
+
+def condition_encoder(event_shape, *, dtype, **kwargs):
+    """Given a condition of twice the event's sizes."""
+    shape = [*(2 * size for size in event_shape[:-1]), 2]
+    network = tic.networks.condition_net(shape, strides=2, width=3, dtype=dtype, **kwargs)
+    seen = network.output_shape[1:]
+    layer = tic.AffineCoupling.trainable(
+        event_shape, condition_shape=seen, width=4, dtype=dtype, **kwargs
+    )
+    encoder = tic.ConditionEncoder(layer, network, tic.ActNorm.trainable(shape, dtype=dtype))
+    return Given(encoder, noise(*shape, seed=5, dtype=dtype))
 
 
 def scan(event_shape, *, seed, dtype):
@@ -130,6 +181,14 @@ LAYERS = {
     "Squeeze": Case(tic.Squeeze.trainable, (4, 6, 3), batched=False),
     "ChannelCoupling": Case(channel_coupling, (4, 4, 4), batched=False),
     "ConditionalChain": Case(conditional_chain, batched=False),
+    "AffineInjector": Case(affine_injector, batched=False),
+    "AffineInjector (vectors)": Case(
+        functools.partial(affine_injector, condition_shape=[2]), (5,), batched=False
+    ),
+    "AffineInjector (a vector for images)": Case(
+        functools.partial(affine_injector, condition_shape=[2]), batched=False
+    ),
+    "ConditionEncoder": Case(condition_encoder, batched=False),
     "AffineCoupling": Case(with_options(tic.AffineCoupling, width=4), batched=False),
     "AffineCoupling (vector)": Case(with_options(tic.AffineCoupling, width=4), (5,), False),
     "AdditiveCoupling": Case(with_options(tic.AdditiveCoupling, width=4), batched=False),
@@ -162,14 +221,16 @@ _MADE_FOR_AXES = {
     "PartialChannels": partial_channels,
     "ConditionalChain": conditional_chain,
     "Scan": scan,
+    "AffineInjector": affine_injector,
+    "ConditionEncoder": condition_encoder,
 }
-_UNBATCHED = {"Squeeze", "PartialChannels", "ConditionalChain", "Scan"}
+_UNBATCHED = {"Squeeze", "PartialChannels", "Scan"}
 
 
 def _on(kind, shape, shapes):
     cases = {}
     for name, make in _MADE_FOR_AXES.items():
-        batched = name not in _UNBATCHED and "Coupling" not in name
+        batched = name not in _UNBATCHED and not re.match("Affine|Cond|.*Coupling", name)
         cases[f"{name} on {kind}"] = Case(make, shapes.get(name, shape), batched)
     return cases
 

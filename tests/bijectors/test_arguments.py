@@ -23,6 +23,9 @@ CALLABLES = {
         for name in tic.__all__
         if takes_event_shape(name)
     },
+    "AffineInjector": functools.partial(
+        tic.AffineInjector.trainable, [4, 4, 4], condition_shape=[3]
+    ),
     "Scan": functools.partial(
         tic.Scan.trainable,
         lambda seed: tic.EmergingConv.trainable([4, 4, 2], seed=seed),
@@ -67,7 +70,9 @@ def test_the_table_has_every_option_that_is_an_int():
     options = {o for make in CALLABLES.values() for o in inspect.signature(make).parameters}
     others = {"axes", "conv", "corner", "coupling", "data_range", "dropout", "dtype", "event_shape"}
     others |= {
+        "condition_network",
         "condition_shape",
+        "conditional_prior",
         "exponential",
         "input_shape",
         "log_scale_bound",
@@ -169,7 +174,7 @@ def test_samples_without_a_seed_follow_that_of_keras(refused):
 def test_event_shapes_that_are_none(name, refused):
     for wrong in (None, 4, [0, 4], [None, 4, None], "abc", [4.5, 4, 4], [4, 4, 0], []):
         with refused(ValueError, match=r"`event_shape` must be .*; got"):
-            CALLABLES[name].func(wrong)
+            CALLABLES[name].func(wrong, **CALLABLES[name].keywords)
 
 
 @pytest.mark.parametrize("builder", [tic.glow, tic.conf])

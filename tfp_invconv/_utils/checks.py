@@ -61,6 +61,14 @@ def check_event(x, layer, event, channels=None):
         )
 
 
+def check_shape(shape, argument, layer, ranks):
+    """Raises a ValueError unless a shape is of positive ints, as many as one of `ranks`."""
+    sizes = tuple(shape) if np.ndim(shape) == 1 else ()
+    if len(sizes) not in ranks or not all(is_integer(size) and size > 0 for size in sizes):
+        needs = " or ".join(EVENTS[rank] for rank in ranks)
+        raise ValueError(f"{layer}: `{argument}` must be {needs}; got {shape}.")
+
+
 def event_channels(event_shape, layer, ranks=(2, 3, 4)):
     """The number of channels of an `event_shape` of ints, which has one of these ranks."""
     sizes = list(event_shape) if np.ndim(event_shape) == 1 else []

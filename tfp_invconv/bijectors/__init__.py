@@ -4,9 +4,11 @@ from tfp_invconv.bijectors._base import ParameterBijector
 from tfp_invconv.bijectors.act_norm import ActNorm
 from tfp_invconv.bijectors.additive_coupling import AdditiveCoupling
 from tfp_invconv.bijectors.affine_coupling import AffineCoupling
+from tfp_invconv.bijectors.affine_injector import AffineInjector
 from tfp_invconv.bijectors.autoregressive_conv import AutoregressiveConv
 from tfp_invconv.bijectors.channel_coupling import ChannelCoupling
 from tfp_invconv.bijectors.cinc_3x3 import CInC3x3
+from tfp_invconv.bijectors.condition_encoder import ConditionEncoder
 from tfp_invconv.bijectors.conditional_chain import ConditionalChain
 from tfp_invconv.bijectors.convolution_coupling import ConvolutionCoupling
 from tfp_invconv.bijectors.dct_symmetric_conv import DCTSymmetricConv
@@ -24,9 +26,11 @@ __all__ = [
     "ActNorm",
     "AdditiveCoupling",
     "AffineCoupling",
+    "AffineInjector",
     "AutoregressiveConv",
     "CInC3x3",
     "ChannelCoupling",
+    "ConditionEncoder",
     "ConditionalChain",
     "ConvolutionCoupling",
     "DCTSymmetricConv",

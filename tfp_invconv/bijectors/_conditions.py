@@ -96,10 +96,16 @@ def _of_shape(condition, shape, caller):
     ndims = condition.shape.rank - len(shape)
     if ndims < 0 or not condition.shape[ndims:].is_compatible_with(shape):
         raise ValueError(
-            f"{caller}: needs a condition of shape {shape}, with or without batch dimensions; got "
-            f"shape {condition.shape}."
+            f"{caller}: needs a condition of shape {list(shape)}, with or without batch "
+            f"dimensions; got shape {condition.shape}."
         )
-    return tf.ensure_shape(condition, [*condition.shape[:ndims], *shape])
+    if condition.shape[ndims:].is_fully_defined():
+        return condition
+    sizes = tf.shape(condition)
+    message = f"{caller}: needs a condition of shape {list(shape)}; got shape"
+    is_right = tf.reduce_all(tf.equal(sizes[ndims:], shape))
+    with tf.control_dependencies([tf.debugging.Assert(is_right, [message, sizes])]):
+        return tf.identity(condition)
 
 
 def broadcast(x, condition, event_ndims, shape, caller):

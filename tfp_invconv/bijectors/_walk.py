@@ -1,8 +1,8 @@
 """One recursion over the bijectors that are made of others.
 
-`Chain`, `ConditionalChain`, `Invert`, `PartialChannels` and `Scan` are entered; any other
-bijector is a layer. A layer's label is its place in each chain and scan around it, and its name,
-such as "04.03.01.emerging_conv".
+`Chain`, `ConditionalChain`, `ConditionEncoder`, `Invert`, `PartialChannels` and `Scan` are entered;
+any other bijector is a layer. A layer's label is its place in each chain and scan around it, and
+its name, such as "04.03.01.emerging_conv".
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ import tensorflow_probability as tfp
 from tensorflow_probability.python.bijectors import chain, invert
 
 from tfp_invconv.bijectors import _conditions
+from tfp_invconv.bijectors.condition_encoder import ConditionEncoder
 from tfp_invconv.bijectors.partial_channels import PartialChannels
 from tfp_invconv.bijectors.scan import Scan
 
@@ -37,14 +38,15 @@ def walk(
         layer's output.
       direction: "inverse" (data to latent) or "forward".
       condition: of a conditional flow, or None.
-      update: whether a `Scan` keeps what `visit` assigns to the variables of its steps.
+      update: whether `visit` fits layers: a `Scan` then keeps what it assigns to the variables of
+        its steps, and it meets the scaling of conditions as well.
       path: start of the labels.
 
     Returns:
       The output.
     """
 
-    def enter(inner, x, direction, path):
+    def enter(inner, x, direction, path, condition=condition):
         options = dict(condition=condition, update=update)
         return walk(inner, x, visit, direction=direction, path=path, **options)
 
@@ -60,6 +62,11 @@ def walk(
         return x
     if isinstance(bijector, invert._Invert):
         return enter(bijector.bijector, x, _OTHER_DIRECTION[direction], path)
+    if isinstance(bijector, ConditionEncoder):
+        if update and bijector.scaling is not None:
+            visit(f"{path}{bijector.name}.scaling", bijector.scaling, "inverse", condition, {})
+        x, features = bijector.encode(x, condition)
+        return enter(bijector.bijector, x, direction, path, features)
     if isinstance(bijector, PartialChannels):
         first, rest = bijector.split(x)
         return bijector.join(enter(bijector.bijector, first, direction, path), rest)
@@ -81,6 +88,9 @@ def layers(bijector: tfp.bijectors.Bijector | None, path: str = ""):
         yield from layers(bijector.bijector, f"{label}.")
     elif isinstance(bijector, (invert._Invert, PartialChannels)):
         yield from layers(bijector.bijector, path)
+    elif isinstance(bijector, ConditionEncoder):
+        yield from layers(bijector.bijector, path)
+        yield f"{path}{bijector.name}", bijector
     elif bijector is not None:
         yield f"{path}{bijector.name}", bijector
 

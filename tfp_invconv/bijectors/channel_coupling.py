@@ -8,15 +8,14 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_invconv._utils import checks
-from tfp_invconv._utils.empty_batches import pad_empty_batch
 from tfp_invconv.bijectors import _conditions
-from tfp_invconv.bijectors._base import ValueAndLogDetBijector
+from tfp_invconv.bijectors._network_layer import NetworkLayer
 from tfp_invconv.networks import _calling
 
 tfb = tfp.bijectors
 
 
-class ChannelCoupling(ValueAndLogDetBijector):
+class ChannelCoupling(NetworkLayer):
     """Splits the channels into k parts and transforms each part given those before it.
 
     With B_i = bijector_fn(network_i(x_1, ..., x_(i-1))) for the parts i = 2 ... k,
@@ -82,27 +81,14 @@ class ChannelCoupling(ValueAndLogDetBijector):
         networks = list(networks)
         if not networks:
             raise ValueError(f"{name}: needs at least one network; got none.")
-        for network in networks:
-            _calling.check_built(network, name)
-        # Keras layers are not tf.Modules: this list lets tf.Module find their variables.
-        self.networks = self._no_dependency(networks)
-        self._network_variables = _calling.variables(networks)
         self.bijector_fn = bijector_fn
         super().__init__(
+            networks,
             forward_min_event_ndims=event_ndims,
             validate_args=validate_args,
-            dtype=self._network_variables[0].dtype if self._network_variables else None,
             parameters=parameters,
             name=name,
         )
-
-    def __reduce__(self):
-        # A copy attribute by attribute would separate the variables from the networks.
-        return _remake, (type(self), self.parameters)
-
-    @classmethod
-    def _parameter_properties(cls, dtype):
-        return {}
 
     @property
     def takes_condition(self) -> bool:
@@ -115,12 +101,6 @@ class ChannelCoupling(ValueAndLogDetBijector):
         given = map(_calling.condition_shape, self.networks)
         return next((shape for shape in given if shape is not None), None)
 
-    def _inverse_and_log_det(self, y, condition=None):
-        return self._run("inverse", y, condition)
-
-    def _forward_and_log_det(self, x, condition=None):
-        return self._run("forward", x, condition)
-
     def _run(self, direction, x, condition):
         ndims, shape = self.forward_min_event_ndims, self.condition_shape
         x, condition = _conditions.broadcast(x, condition, ndims, shape, self.name)
@@ -129,14 +109,14 @@ class ChannelCoupling(ValueAndLogDetBijector):
         # The networks see data: in `forward`, the parts that are made already.
         seen = parts if direction == "inverse" else values
         for i, (network, part) in enumerate(zip(self.networks, parts[1:], strict=True)):
-            outputs = self._outputs(network, seen[: i + 1], condition)
+            outputs = self._call(network, tf.concat(seen[: i + 1], -1), ndims, condition)
             with self._explained(i, outputs, part):
                 bijector = self.bijector_fn(outputs)
                 value = getattr(bijector, direction)(part)
             self._check_part(value, part, i)
             values.append(value)
             log_det = getattr(bijector, f"{direction}_log_det_jacobian")
-            log_dets.append(log_det(part, self.forward_min_event_ndims))
+            log_dets.append(log_det(part, ndims))
         return tf.concat(values, -1), tf.add_n(log_dets)
 
     def _split(self, x):
@@ -148,25 +128,6 @@ class ChannelCoupling(ValueAndLogDetBijector):
                 f"of shape {x.shape}."
             )
         return tf.split(x, part_sizes(x.shape[-1], count), -1)
-
-    def _outputs(self, network, seen, condition):
-        x = seen[0] if len(seen) == 1 else tf.concat(seen, -1)
-        ndims = self.forward_min_event_ndims
-        batch = tf.shape(x)[:-ndims]
-        flat = tf.reshape(x, tf.concat([[-1], tf.shape(x)[-ndims:]], 0))
-        flat.set_shape([None, *x.shape[-ndims:]])
-        _calling.check_input(network, flat, self.name)
-        if condition is not None:
-            own_rank = _conditions.event_rank(condition, self.condition_shape)
-            condition = _flat(condition, batch, own_rank)
-        is_empty = 0 in x.shape[:-ndims]
-        if is_empty:
-            flat, condition = tf.nest.map_structure(pad_empty_batch, (flat, condition))
-        h = _calling.call(network, flat, condition, self.name)
-        h = h[:0] if is_empty else h
-        outputs = tf.reshape(h, tf.concat([batch, tf.shape(h)[1:]], 0))
-        outputs.set_shape(x.shape[:-ndims] + h.shape[1:])
-        return outputs
 
     @contextlib.contextmanager
     def _explained(self, i, outputs, part):
@@ -187,20 +148,6 @@ class ChannelCoupling(ValueAndLogDetBijector):
                 f"{self.name}: network {i} must return parameters for a part of shape "
                 f"{part.shape}; the bijector made from them returned shape {value.shape}."
             )
-
-
-def _remake(layer, parameters):
-    return layer(**parameters)
-
-
-def _flat(condition, batch, own_rank):
-    """A condition for each example, in one batch dimension."""
-    rank = condition.shape.rank - own_rank
-    own = tf.shape(condition)[rank:]
-    flat = tf.broadcast_to(condition, tf.concat([batch, own], 0))
-    flat = tf.reshape(flat, tf.concat([[-1], own], 0))
-    flat.set_shape([None, *condition.shape[rank:]])
-    return flat
 
 
 def part_sizes(channels, count):

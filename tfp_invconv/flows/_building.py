@@ -9,7 +9,6 @@ from tfp_invconv._utils import checks
 from tfp_invconv._utils.types import DType
 from tfp_invconv.bijectors import ConditionalChain, RootGate
 from tfp_invconv.networks import _making, conv_net
-from tfp_invconv.networks._building import variable_dtype
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -18,38 +17,24 @@ tfd = tfp.distributions
 _SOFTNESS = 0.06
 
 
-def network_options(builder, conditional, network, width, dropout, dtype):
-    """Returns the options shared by all couplings of a flow."""
+def network_options(builder, network, width, dropout, dtype):
+    """Returns the options shared by the networks of a flow."""
     if network is None and width is None:
         width = 128
     _making.given_options(network or conv_net, width, dropout, builder)
-    if conditional is not None:
-        checks.check_positive_integer(conditional, "conditional", builder)
-    condition_shape = None if conditional is None else [int(conditional)]
-    return dict(
-        condition_shape=condition_shape, network=network, width=width, dropout=dropout, dtype=dtype
-    )
+    return dict(network=network, width=width, dropout=dropout, dtype=dtype)
 
 
-def make_flow(event_shape, bijectors, networks, name):
+def make_flow(event_shape, bijectors, is_conditional, dtype, name):
     """Returns the distribution of bijectors, listed from the data, over a standard normal base."""
-    dtype = variable_dtype(networks["dtype"])
     normal = tfd.Normal(tf.zeros([], dtype), tf.ones([], dtype))
     base = tfd.Sample(normal, list(event_shape))
-    return tfd.TransformedDistribution(base, chain(bijectors, networks, name))
+    return tfd.TransformedDistribution(base, chain(bijectors, is_conditional, name))
 
 
-def chain(bijectors, networks, name=None):
-    chain = ConditionalChain if networks["condition_shape"] else tfb.Chain
-    return chain(bijectors, name=name)
-
-
-def check_event_shape(event_shape, builder, ranks):
-    """Raises a ValueError unless the shape is of positive ints, as many as one of `ranks`."""
-    shape = tuple(event_shape) if np.ndim(event_shape) == 1 else ()
-    if len(shape) not in ranks or not all(checks.is_integer(n) and n > 0 for n in shape):
-        needs = " or ".join(checks.EVENTS[rank] for rank in ranks)
-        raise ValueError(f"{builder}: `event_shape` must be {needs}; got {event_shape}.")
+def chain(bijectors, is_conditional, name=None):
+    """Returns the chain of bijectors, which takes a condition if the flow is conditional."""
+    return (ConditionalChain if is_conditional else tfb.Chain)(bijectors, name=name)
 
 
 def squeezed_shape(event_shape):

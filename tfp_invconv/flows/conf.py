@@ -9,8 +9,16 @@ import tensorflow_probability as tfp
 
 from tfp_invconv._utils import checks, seeds
 from tfp_invconv._utils.types import DType, Shape
-from tfp_invconv.bijectors import ActNorm, ConvolutionCoupling, HouseholderQR1x1, Scan, Squeeze
-from tfp_invconv.flows import _building
+from tfp_invconv.bijectors import (
+    ActNorm,
+    AffineInjector,
+    ConditionalChain,
+    ConvolutionCoupling,
+    HouseholderQR1x1,
+    Scan,
+    Squeeze,
+)
+from tfp_invconv.flows import _building, _conditioning
 from tfp_invconv.networks._building import variable_dtype
 
 tfb = tfp.bijectors
@@ -23,7 +31,9 @@ def conf(
     *,
     num_filters: int = 2,
     data_range: tuple[float, float] | str | None = "auto",
-    conditional: int | None = None,
+    conditional: int | Shape | None = None,
+    condition_network: Callable[..., keras.Layer] | None = None,
+    conditional_prior: bool = False,
     network: Callable[..., Any] | None = None,
     width: int | None = None,
     dropout: float | None = None,
@@ -49,7 +59,10 @@ def conf(
         are per unit of the data. None for real numbers without ends, which are neither scaled nor
         compressed. "auto" is `(0, 256)`, pixels, for `[H, W, C]`, and None for the rest.
       conditional: number of classes, or of numbers in a context vector, that the density is
-        conditioned on (see `ConditionalChain`); None for a density of the data alone.
+        conditioned on (see `ConditionalChain`); or the shape of a condition that is an image; None
+        for a density of the data alone.
+      condition_network, conditional_prior: see `glow`; an image is a condition of vectors only
+        with a `condition_network` that returns vectors.
       network: function that makes the couplings' networks, such as `networks.residual_net` or one
         of your own (see `AffineCoupling.trainable`); None for `networks.conv_net`, or
         `networks.mlp` on vectors.
@@ -77,39 +90,60 @@ def conf(
     >>> flow.log_prob(tf.ones([10, 5])).shape
     TensorShape([10])
     """
-    _building.check_event_shape(event_shape, "conf", ranks=checks.EVENTS)
+    checks.check_shape(event_shape, "event_shape", "conf", ranks=checks.EVENTS)
     for argument, value in (("depth", depth), ("num_filters", num_filters)):
         checks.check_positive_integer(value, argument, "conf")
-    networks = _building.network_options("conf", conditional, network, width, dropout, dtype)
-    step = functools.partial(_step, num_filters=num_filters, networks=networks)
-    scan: dict[str, Any] = dict(seed=seed, name="steps", remat=remat, unroll=unroll)
-    scaling = _building.scaling(event_shape, data_range, variable_dtype(dtype), "conf")
-    if len(event_shape) == 1:
-        steps = Scan.trainable(functools.partial(step, list(event_shape)), depth, **scan)
-        return _building.make_flow(event_shape, [*scaling, steps], networks, "conf")
+    is_vector = len(event_shape) == 1
     if any(size % 2 for size in event_shape[:-1]):
         raise ValueError(
             "conf: all sizes but the channels must be even; got event_shape "
             f"{tuple(event_shape)}. Pad the events."
         )
-    squeeze, squeezed = Squeeze(event_ndims=len(event_shape)), _building.squeezed_shape(event_shape)
-    steps = Scan.trainable(functools.partial(step, squeezed), depth, **scan)
-    flow = [*scaling, squeeze, steps, tfb.Invert(squeeze)]
-    return _building.make_flow(event_shape, flow, networks, "conf")
+    steps_shape = list(event_shape) if is_vector else _building.squeezed_shape(event_shape)
+    prior_seed, encoder_seed = seeds.spawn_seeds(seed, depth + 2)[-2:]
+    condition_shape = _conditioning.shape_of_conditions(conditional, conditional_prior, "conf")
+    encoder = _conditioning.make_encoder(
+        condition_shape,
+        condition_network,
+        steps_shape[:-1],
+        seed=encoder_seed,
+        dtype=dtype,
+        builder="conf",
+    )
+    seen = condition_shape if encoder is None else list(encoder.output_shape[1:])
+    networks = _building.network_options("conf", network, width, dropout, dtype)
+    networks["condition_shape"] = seen
+    dtype = variable_dtype(dtype)
+    step = functools.partial(_step, steps_shape, num_filters=num_filters, networks=networks)
+    scan: dict[str, Any] = dict(seed=seed, name="steps", remat=remat, unroll=unroll)
+    flow = [Scan.trainable(step, depth, **scan)]
+    if conditional_prior:
+        prior = dict(seed=prior_seed, name="conditional_prior", **networks)
+        flow.append(AffineInjector.trainable(steps_shape, **prior))
+    if not is_vector:
+        squeeze = Squeeze(event_ndims=len(event_shape))
+        flow = [squeeze, *flow, tfb.Invert(squeeze)]
+    if encoder is not None:
+        flow = [_conditioning.with_encoder(ConditionalChain(flow), encoder, dtype)]
+    scaling = _building.scaling(event_shape, data_range, dtype, "conf")
+    return _building.make_flow(event_shape, [*scaling, *flow], seen is not None, dtype, "conf")
 
 
 def _step(event_shape, seed, num_filters, networks):
     dtype, size = variable_dtype(networks["dtype"]), event_shape[-1]
-    mixing_seed, coupling_seed = seeds.spawn_seeds(seed, 2)
+    condition_shape = networks["condition_shape"]
+    mixing_seed, coupling_seed, injector_seed = seeds.spawn_seeds(seed, 3)
     layers = [
         ActNorm.trainable(event_shape, dtype=dtype),
         _mixing(event_shape, mixing_seed, dtype),
         ConvolutionCoupling.trainable(
             event_shape, seed=coupling_seed, num_filters=num_filters, **networks
         ),
-        tfb.Permute(list(reversed(range(size))), axis=-1),
     ]
-    return _building.chain(layers, networks)
+    if _conditioning.is_image(condition_shape):
+        layers.append(AffineInjector.trainable(event_shape, seed=injector_seed, **networks))
+    layers.append(tfb.Permute(list(reversed(range(size))), axis=-1))
+    return _building.chain(layers, condition_shape is not None)
 
 
 def _mixing(event_shape, seed, dtype):

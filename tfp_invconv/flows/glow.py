@@ -1,10 +1,12 @@
 """Glow: a multi-scale flow with a choice of convolutions and couplings."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
 
 import keras
+import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_invconv._utils import checks, seeds
@@ -13,7 +15,9 @@ from tfp_invconv.bijectors import (
     ActNorm,
     AdditiveCoupling,
     AffineCoupling,
+    AffineInjector,
     CInC3x3,
+    ConditionalChain,
     ConvolutionCoupling,
     DCTSymmetricConv,
     EmergingConv,
@@ -25,7 +29,7 @@ from tfp_invconv.bijectors import (
     Squeeze,
 )
 from tfp_invconv.bijectors.affine_coupling import check_log_scale_bound
-from tfp_invconv.flows import _building
+from tfp_invconv.flows import _building, _conditioning
 from tfp_invconv.networks._building import variable_dtype
 
 tfb = tfp.bijectors
@@ -63,7 +67,9 @@ def glow(
     coupling: str = "affine",
     log_scale_bound: float | str = 1.0,
     data_range: tuple[float, float] | str | None = "auto",
-    conditional: int | None = None,
+    conditional: int | Shape | None = None,
+    condition_network: Callable[..., keras.Layer] | None = None,
+    conditional_prior: bool = False,
     network: Callable[..., Any] | None = None,
     width: int | None = None,
     dropout: float | None = None,
@@ -101,7 +107,15 @@ def glow(
         are per unit of the data. None for real numbers without ends, which are neither scaled nor
         compressed. "auto" is `(0, 256)`, pixels, for `[H, W, C]`, and None for the rest.
       conditional: number of classes, or of numbers in a context vector, that the density is
-        conditioned on (see `ConditionalChain`); None for a density of the data alone.
+        conditioned on (see `ConditionalChain`); or the shape of a condition that is an image,
+        `[h, w, k]` of any size (signals `[t, k]`, volumes `[d, h, w, k]`). None for a density of
+        the data alone.
+      condition_network: function `condition_network(condition_shape, *, seed, dtype)` that returns
+        a Keras model from conditions to features, `[h', w', k']` of any size or a vector, which
+        all layers then see in place of the condition (see `ConditionEncoder`), resized to
+        each level. None for `networks.condition_net` where the condition is an image.
+      conditional_prior: whether the latents' mean and scale depend on the condition, by an
+        `AffineInjector` on the latent side.
       network: function that makes the couplings' networks, such as `networks.residual_net` or one
         of your own (see `AffineCoupling.trainable`); None for `networks.conv_net`.
       width: size of their hidden layers; None for 128, or for the default of a `network` given.
@@ -129,7 +143,7 @@ def glow(
     >>> flow.log_prob(128.0 * tf.ones([5, 8, 8, 1])).shape
     TensorShape([5])
     """
-    _building.check_event_shape(event_shape, "glow", ranks=(2, 3, 4))
+    checks.check_shape(event_shape, "event_shape", "glow", ranks=(2, 3, 4))
     _check_choice("conv", conv, CONVOLUTIONS)
     _check_choice("coupling", coupling, COUPLINGS)
     check_log_scale_bound(log_scale_bound, "glow")
@@ -141,48 +155,79 @@ def glow(
             "glow: all sizes but the channels must be multiples of 2^levels, levels being "
             f"{levels}; got event_shape {tuple(event_shape)}. Pad the events or use fewer levels."
         )
-    networks = _building.network_options("glow", conditional, network, width, dropout, dtype)
-    affine = dict(log_scale_bound=log_scale_bound, **networks)
-    step = functools.partial(
-        _step,
+    condition_shape = _conditioning.shape_of_conditions(conditional, conditional_prior, "glow")
+    encoder = _conditioning.make_encoder(
+        condition_shape,
+        condition_network,
+        _building.squeezed_shape(event_shape)[:-1],
+        seed=seeds.spawn_seeds(seed, depth + 3)[-1],
+        dtype=dtype,
+        builder="glow",
+    )
+    networks = _building.network_options("glow", network, width, dropout, dtype)
+    affine, dtype = dict(log_scale_bound=log_scale_bound, **networks), variable_dtype(dtype)
+    parts = _Parts(
         layers=(ActNorm.trainable, *CONVOLUTIONS[conv]),
         coupling=functools.partial(
             COUPLINGS[coupling].trainable, **(affine if coupling in _AFFINE else networks)
         ),
-        dtype=variable_dtype(dtype),
+        split_prior=functools.partial(AffineCoupling.trainable, name="split_prior", **affine),
+        injector=functools.partial(AffineInjector.trainable, **affine),
+        has_conditional_prior=conditional_prior,
+        dtype=dtype,
+        scan=dict(remat=remat, unroll=unroll),
     )
-    split_prior = functools.partial(AffineCoupling.trainable, name="split_prior", **affine)
-    scan = dict(remat=remat, unroll=unroll)
-    options = dict(step=step, split_prior=split_prior, networks=networks, scan=scan)
-    flow = _level(list(event_shape), levels, depth, seed, **options)
-    scaling = _building.scaling(event_shape, data_range, variable_dtype(dtype), "glow")
-    return _building.make_flow(event_shape, [*scaling, *flow], networks, "glow")
+    seen = condition_shape if encoder is None else list(encoder.output_shape[1:])
+    flow = _level(list(event_shape), levels, depth, seed, seen, parts)
+    if encoder is not None:
+        flow = [_conditioning.with_encoder(ConditionalChain(flow), encoder, dtype)]
+    scaling = _building.scaling(event_shape, data_range, dtype, "glow")
+    return _building.make_flow(event_shape, [*scaling, *flow], seen is not None, dtype, "glow")
 
 
-def _level(event_shape, levels, depth, seed, *, step, split_prior, networks, scan):
+@dataclasses.dataclass(frozen=True)
+class _Parts:
+    """What makes the layers of all levels: functions of an event's shape and a seed."""
+
+    layers: tuple[Callable, ...]
+    coupling: Callable
+    split_prior: Callable
+    injector: Callable
+    has_conditional_prior: bool
+    dtype: tf.DType
+    scan: dict[str, Any]
+
+
+def _level(event_shape, levels, depth, seed, condition_shape, parts):
     """Returns the bijectors of this level and the levels below it, listed from the data."""
     ndims, squeezed = len(event_shape), _building.squeezed_shape(event_shape)
+    chain = functools.partial(_building.chain, is_conditional=condition_shape is not None)
     *step_seeds, prior_seed, seed_below = seeds.spawn_seeds(seed, depth + 2)
-    steps = [_building.chain(step(squeezed, step_seed), networks) for step_seed in step_seeds]
-    bijectors = [Squeeze(event_ndims=ndims), Scan.from_steps(steps, name="steps", **scan)]
+    steps = [chain(_step(squeezed, step_seed, condition_shape, parts)) for step_seed in step_seeds]
+    bijectors = [Squeeze(event_ndims=ndims), Scan.from_steps(steps, name="steps", **parts.scan)]
+    given = dict(seed=prior_seed, condition_shape=condition_shape)
     if levels > 1:
-        kept = squeezed[-1] // 2
-        options = dict(step=step, split_prior=split_prior, networks=networks, scan=scan)
-        below = _level([*squeezed[:-1], kept], levels - 1, depth, seed_below, **options)
-        bijectors += [
-            split_prior(squeezed, seed=prior_seed),
-            PartialChannels(_building.chain(below, networks), kept, ndims),
-        ]
+        kept, half_size = squeezed[-1] // 2, _conditioning.half_size(condition_shape)
+        below = _level([*squeezed[:-1], kept], levels - 1, depth, seed_below, half_size, parts)
+        below = _conditioning.at_half_size(chain(below), condition_shape, parts.dtype)
+        bijectors += [parts.split_prior(squeezed, **given), PartialChannels(below, kept, ndims)]
+    elif parts.has_conditional_prior:
+        bijectors.append(parts.injector(squeezed, name="conditional_prior", **given))
     return [*bijectors, tfb.Invert(Squeeze(event_ndims=ndims))]
 
 
-def _step(event_shape, seed, layers, coupling, dtype):
-    *layer_seeds, coupling_seed = seeds.spawn_seeds(seed, len(layers) + 1)
+def _step(event_shape, seed, condition_shape, parts):
+    *layer_seeds, coupling_seed, injector_seed = seeds.spawn_seeds(seed, len(parts.layers) + 2)
     step = [
-        layer(event_shape, seed=layer_seed, dtype=dtype)
-        for layer, layer_seed in zip(layers, layer_seeds, strict=True)
+        layer(event_shape, seed=layer_seed, dtype=parts.dtype)
+        for layer, layer_seed in zip(parts.layers, layer_seeds, strict=True)
     ]
-    return [*step, coupling(event_shape, seed=coupling_seed)]
+    step.append(parts.coupling(event_shape, seed=coupling_seed, condition_shape=condition_shape))
+    if _conditioning.is_image(condition_shape):
+        step.append(
+            parts.injector(event_shape, seed=injector_seed, condition_shape=condition_shape)
+        )
+    return step
 
 
 def _check_choice(argument, value, choices):

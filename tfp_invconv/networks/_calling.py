@@ -23,6 +23,31 @@ def check_input(network, x, layer):
         )
 
 
+def input_shape(network, layer):
+    """Returns the shape of the one input of a network, without its batch dimension.
+
+    Raises:
+      ValueError: if the network does not tell its inputs, or has others.
+    """
+    inputs = keras_inputs(network)
+    if len(inputs) != 1:
+        raise ValueError(
+            f"{layer}: needs a functional Keras model whose one input is the condition; got "
+            f"{network!r}."
+        )
+    return list(inputs[0].shape[1:])
+
+
+def check_given(condition, shape, layer):
+    """Raises a ValueError if there is no condition."""
+    if condition is None:
+        classes = f", or one of {shape[0]} classes" if len(shape) == 1 else ""
+        raise ValueError(
+            f"{layer}: needs a condition of shape {shape}{classes}, as the argument `condition`; "
+            "in a distribution as bijector_kwargs={'condition': ...}."
+        )
+
+
 def variables(networks):
     """Returns the `tf.Variable`s of Keras layers, and of other networks that list theirs."""
     found = [v for network in networks for v in getattr(network, "variables", [])]
@@ -61,12 +86,7 @@ def call(network, x, condition, layer):
     if not takes_condition(network):
         return tf.cast(network(x), x.dtype)
     shape = condition_shape(network)
-    if condition is None:
-        classes = f", or one of {shape[0]} classes" if len(shape) == 1 else ""
-        raise ValueError(
-            f"{layer}: needs a condition of shape {shape}{classes}, as the argument `condition`; "
-            "in a distribution as bijector_kwargs={'condition': ...}."
-        )
+    check_given(condition, shape, layer)
     if not condition.shape[1:].is_compatible_with(shape):
         labels = " or integer labels" if len(shape) == 1 else ""
         raise ValueError(

@@ -165,8 +165,12 @@ def _images(x, ndims):
 
 def _from_near_corner(kernel, corner):
     """Reorders the taps to the order of TensorFlow's convolution, or back."""
-    flips = [kernel.shape.rank - 3 - i for i, far in enumerate(reversed(is_far(corner))) if not far]
-    return tf.reverse(kernel, flips) if flips else kernel
+    flips = [axis for axis, far in enumerate(is_far(corner), 1) if not far]
+    if not flips:
+        return kernel
+    # With one batch dimension, since TensorFlow reverses tensors of rank 8 at most.
+    flat = tf.reshape(kernel, [-1, *sizes(kernel)[-len(is_far(corner)) - 2 :]])
+    return tf.reshape(tf.reverse(flat, flips), sizes(kernel))
 
 
 def pad_near(x, corner, amounts):
@@ -208,8 +212,10 @@ def dilated(function, x, kernel, corner, dilation):
     of_steps, of_phases = axes[-2 * ndims - 1 : -1 : 2], axes[-2 * ndims :: 2]
     phases_first = [*axes[: -2 * ndims - 1], *of_phases, *of_steps, axes[-1]]
     if kernel.shape.rank > ndims + 2:
-        kernel = expanded(kernel, -ndims - 2, ndims)
-    x = function(tf.transpose(x, phases_first), kernel, corner)
+        kernel = expanded(kernel, -ndims - 2, 1)
+    # The phases as one axis, since TensorFlow pads tensors of rank 8 at most.
+    x = tf.reshape(tf.transpose(x, phases_first), [*batch, d**ndims, *steps, shape[-1]])
+    x = tf.reshape(function(x, kernel, corner), [*batch, *[d] * ndims, *steps, shape[-1]])
     x = tf.transpose(x, np.argsort(phases_first))
     x = tf.reshape(x, [*batch, *(step * d for step in steps), shape[-1]])
     starts = [n if far else 0 for n, far in zip(extra, is_far(corner), strict=True)]

@@ -37,7 +37,9 @@ class RangeCounter:
         """
         self._share.reset_state()
         yield
-        outside, count = int(self._share.total), int(self._share.count)
+        # Of variables with a part on each device, a tensor is the sum.
+        sums = [tf.convert_to_tensor(v.value) for v in (self._share.total, self._share.count)]
+        outside, count = map(int, sums)
         if outside and caller:
             warnings.warn(
                 f"{caller}: {outside} of {count} events have values outside the range of the "

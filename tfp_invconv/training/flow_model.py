@@ -134,8 +134,8 @@ class FlowModel(saving.SavedByBuilder, saving.AtomicSaving, variables.ListsLayer
 
         Args:
           sample_shape: int or shape.
-          condition: for a conditional flow, one for all samples or one for each: labels or vectors
-            whose batch dimensions broadcast to `sample_shape + batch_shape`.
+          condition: for a conditional flow, one for all samples or one for each: labels, vectors or
+            images whose batch dimensions broadcast to `sample_shape + batch_shape`.
           seed: int, for equal samples from equal parameters; None for new samples at each call,
             which repeat after `keras.utils.set_random_seed`.
           temperature: factor for the latents' distance from the mean of the base. Below one,

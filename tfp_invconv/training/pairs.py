@@ -49,10 +49,12 @@ class Pairs:
         batch, given = tf.TensorShape(x.shape)[:1], tf.TensorShape(condition.shape)
         is_label = tf.as_dtype(condition.dtype).is_integer or condition.dtype == bool
         if self.shape is not None and len(self.shape) > 1:
-            needs, ranks = f"a condition of shape {self.shape}", (len(self.shape) + 1,)
+            needs = f"a condition of shape {self.shape}"
+            is_right = given.is_compatible_with([None, *self.shape])
         else:
-            needs, ranks = "a label or a vector", (1, 2) if is_label else (2,)
-        if given.rank not in (None, *ranks) or not given[:1].is_compatible_with(batch):
+            needs = "a label or a vector"
+            is_right = given.rank in (None, 2) or (is_label and given.rank == 1)
+        if not is_right or not given[:1].is_compatible_with(batch):
             raise ValueError(
                 f"{self._model}: needs {needs} for each event; got x of shape {x.shape} and "
                 f"conditions of shape {given}."
