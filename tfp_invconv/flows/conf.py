@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_invconv._utils import checks, seeds
@@ -130,8 +131,7 @@ def conf(
 
 
 def _step(event_shape, seed, num_filters, networks):
-    dtype, size = variable_dtype(networks["dtype"]), event_shape[-1]
-    condition_shape = networks["condition_shape"]
+    dtype, condition_shape = variable_dtype(networks["dtype"]), networks["condition_shape"]
     mixing_seed, coupling_seed, injector_seed = seeds.spawn_seeds(seed, 3)
     layers = [
         ActNorm.trainable(event_shape, dtype=dtype),
@@ -142,8 +142,38 @@ def _step(event_shape, seed, num_filters, networks):
     ]
     if _conditioning.is_image(condition_shape):
         layers.append(AffineInjector.trainable(event_shape, seed=injector_seed, **networks))
-    layers.append(tfb.Permute(list(reversed(range(size))), axis=-1))
+    layers.append(_Reverse(event_ndims=len(event_shape)))
     return _building.chain(layers, condition_shape is not None)
+
+
+class _Reverse(tfb.Bijector):
+    """Reverses the channels.
+
+    `tfb.Permute` has a tensor of ints, of which TensorFlow's gradient of a loop with recomputation
+    makes an error.
+    """
+
+    def __init__(self, event_ndims, name="reverse"):
+        parameters = dict(locals())
+        super().__init__(
+            forward_min_event_ndims=event_ndims,
+            is_constant_jacobian=True,
+            parameters=parameters,
+            name=name,
+        )
+
+    @classmethod
+    def _parameter_properties(cls, dtype):
+        return {}
+
+    def _forward(self, x):
+        return tf.reverse(x, [-1])
+
+    def _inverse(self, y):
+        return tf.reverse(y, [-1])
+
+    def _inverse_log_det_jacobian(self, y):
+        return tf.zeros([], y.dtype)
 
 
 def _mixing(event_shape, seed, dtype):
