@@ -210,6 +210,7 @@ def test_a_full_disk_and_then_a_kill_in_a_process_of_its_own(tmp_path, record_pr
 UNWRITABLE = {
     "a file for a folder": lambda tmp_path: tmp_path / "file" / "inside",
     "no such device": lambda _: Path("/proc/no_such_folder"),
+    "a name too long": lambda tmp_path: tmp_path / (300 * "n"),
 }
 WRITERS = {
     "save_weights": lambda model, folder: model.save_weights(folder / "a.weights.h5"),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -150,7 +151,9 @@ class Backup(keras.callbacks.Callback):
         self._spent, self._start = self.seconds, None
 
     def _saved(self):
-        return sorted(self._folder.glob("epoch-*.weights.h5"))
+        # A path that no folder can have is an error where a file is written.
+        is_folder = os.path.isdir(self._folder)
+        return sorted(self._folder.glob("epoch-*.weights.h5")) if is_folder else []
 
     def _save(self, path):
         weights = files.WeightsInMemory()
