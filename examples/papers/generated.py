@@ -1,4 +1,4 @@
-"""Signals and volumes from distributions whose density is known."""
+"""Signals, volumes and blurred images from distributions whose density is known."""
 
 import numpy as np
 
@@ -57,22 +57,73 @@ class Oscillations:
 
 
 class TorusFields:
-    """Gaussian fields on a torus, `[N, N, N, 1]`, with power (1 + |k|^2 / 4)^-2, variance one."""
+    """Gaussian fields on a torus with power (1 + |k|^2 / 4)^-2, variance one: `[N, N, N, 1]`.
 
-    def __init__(self, size):
-        k = np.fft.fftfreq(size, 1 / size)
-        squares = np.add.outer(np.add.outer(k**2, k**2), k**2)
-        power = (1 + squares / 4) ** -2
+    With `ndims=2` they are images, `[N, N, 1]`.
+    """
+
+    def __init__(self, size, ndims=3):
+        self.squares = sum(np.meshgrid(*ndims * [np.fft.fftfreq(size, 1 / size) ** 2]))
+        power = (1 + self.squares / 4) ** -2
         self.power = (power / power.mean())[..., np.newaxis]
 
     def sample(self, count, seed):
         """Returns float32 `[count, N, N, N, 1]`."""
         noise = np.random.default_rng(seed).normal(size=[count, *self.power.shape])
-        fields = np.fft.fftn(noise, axes=(1, 2, 3)) * np.sqrt(self.power)
-        return np.fft.ifftn(fields, axes=(1, 2, 3)).real.astype(np.float32)
+        return filtered(noise, np.sqrt(self.power)).astype(np.float32)
 
     def log_prob(self, events):
         """The exact log-densities `[n]`."""
-        waves = np.fft.fftn(np.asarray(events, np.float64), axes=(1, 2, 3), norm="ortho")
-        terms = np.abs(waves) ** 2 / self.power + np.log(2 * np.pi * self.power)
-        return -np.sum(terms, (1, 2, 3, 4)) / 2
+        return log_prob_of_fields(events, self.power)
+
+
+class BlurredFields:
+    """Gaussian fields x on a torus, `[N, N, 1]`, and what is measured of them: y = A x + noise.
+
+    The blur A multiplies each wave of x by a number, so the waves of x given y are independent:
+    normal, with a variance that does not depend on y and a mean that is linear in y.
+    """
+
+    BLUR = 1.0  # standard deviation in pixels
+    NOISE = 0.2
+
+    def __init__(self, size):
+        self.fields = TorusFields(size, ndims=2)
+        angles = (2 * np.pi * self.BLUR / size) ** 2 * self.fields.squares
+        self.blur = np.exp(-angles / 2)[..., np.newaxis]
+        # Of the waves of x given y.
+        self.power = 1 / (1 / self.fields.power + (self.blur / self.NOISE) ** 2)
+
+    @property
+    def variance(self):
+        """Of a pixel of x given y: the same for all pixels and all y."""
+        return np.mean(self.power)
+
+    def sample(self, count, seed):
+        """Returns x and y, both float32 `[count, N, N, 1]`."""
+        x = self.fields.sample(count, seed)
+        noise = np.random.default_rng([seed, 1]).normal(scale=self.NOISE, size=x.shape)
+        return x, (filtered(x, self.blur) + noise).astype(np.float32)
+
+    def mean(self, y):
+        """The means of x given y, float64 `[n, N, N, 1]`."""
+        return filtered(y, self.power * self.blur / self.NOISE**2)
+
+    def log_prob(self, x, y):
+        """The exact log-densities `[n]` of x given y."""
+        return log_prob_of_fields(x - self.mean(y), self.power)
+
+
+def filtered(fields, factors):
+    """Fields `[n, N..., C]` with their waves multiplied by real factors `[N..., C]`."""
+    axes = tuple(range(1, factors.ndim))
+    waves = np.fft.fftn(np.asarray(fields, np.float64), axes=axes)
+    return np.fft.ifftn(waves * factors, axes=axes).real
+
+
+def log_prob_of_fields(fields, power):
+    """The log-densities of Gaussian fields of mean zero, given the power of their waves."""
+    axes = tuple(range(1, power.ndim))
+    waves = np.fft.fftn(np.asarray(fields, np.float64), axes=axes, norm="ortho")
+    terms = np.abs(waves) ** 2 / power + np.log(2 * np.pi * power)
+    return -np.sum(terms.reshape(len(terms), -1), -1) / 2

@@ -23,6 +23,7 @@ import compare_flows
 import numpy as np
 import sampling_time
 import train_generated
+import train_posterior
 from experiment import markdown, read_runs, run_command, table_row, write
 
 RESULTS = Path(__file__).with_name("results")
@@ -339,6 +340,16 @@ def generated(results=RESULTS):
     return markdown(train_generated.HEADER, rows)
 
 
+def posterior(results=RESULTS):
+    """Flows of blurred images, beside the exact posterior."""
+    runs = {
+        flow: list(read_seeds("posterior", flow, results).values())
+        for flow in train_posterior.FLOWS
+    }
+    rows = [table_row(flow, of, train_posterior.figures) for flow, of in runs.items() if of]
+    return markdown(train_posterior.HEADER, rows)
+
+
 PAGES = {
     "results.md": {
         "bounds": bounds,
@@ -347,7 +358,7 @@ PAGES = {
         "sampling": sampling,
         "claims": claims,
     },
-    "kinds_of_data.md": {"generated": generated},
+    "kinds_of_data.md": {"generated": generated, "posterior": posterior},
 }
 
 

@@ -30,12 +30,14 @@ SMALL = {
     "train_vae": "--dataset digits --posteriors planar --flows 1 --latents 4 --width 4 --samples 3 "
     "--batch-size 500",
     "train_generated": "volumes --size 4 --events 200 --depth 1 --width 4 --patience 30",
+    "train_posterior": "--flows linear --size 4 --events 200 --patience 30 --samples 100",
 }
 FIGURES = {
     "train_image_flow": ("", "test_bits_per_dim", "bits_per_dim"),
     "train_density": ("realnvp/0", "test_nats", "val_loss"),
     "train_vae": ("planar/0", "test_negative_elbo", "val_loss"),
     "train_generated": ("volumes/0", "flow_nats", "val_loss"),
+    "train_posterior": ("linear/0", "flow_nats", "val_loss"),
 }
 
 
@@ -66,7 +68,8 @@ def script(name):
 
 def small(name, out, data_dir):
     """The arguments of a small experiment."""
-    data = [] if name == "train_generated" else ["--data-dir", data_dir]
+    makes_its_data = name in ("train_generated", "train_posterior")
+    data = [] if makes_its_data else ["--data-dir", data_dir]
     return [*SMALL[name].split(), "--epochs", EPOCHS, *data, "--out", out]
 
 
