@@ -70,14 +70,14 @@ def channel_coupling(event_shape, *, seed, dtype):
 class Given(ValueAndLogDetBijector):
     """A conditional layer, given one condition for good."""
 
-    def __init__(self, bijector, condition):
+    def __init__(self, bijector, condition, name=None):
         parameters = dict(locals())
         self.bijector, self.condition = bijector, condition
         super().__init__(
             forward_min_event_ndims=bijector.forward_min_event_ndims,
             dtype=bijector.dtype,
             parameters=parameters,
-            name=bijector.name,
+            name=name or bijector.name,
         )
 
     @classmethod

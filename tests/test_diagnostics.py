@@ -224,6 +224,7 @@ def test_what_the_cache_holds_is_not_taken():
     assert flow.bijector.inverse(x) is z
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", [1, [0, 1, 2, 0, 1]], ids=["one", "each"])
 def test_figures_are_those_of_the_condition(labels):
     flow = small_glow(conditional=3)
@@ -248,6 +249,7 @@ def test_without_its_condition_the_layer_complains_and_is_left_as_it_was():
     assert silent(flow, x, condition=0)
 
 
+@pytest.mark.slow
 def test_the_flow_is_left_as_it_was():
     flow, x = small_glow(), numbers([5, 8, 8, 1], 0.0, 256.0, tf.float32)
     log_prob = flow.log_prob(tf.identity(x))

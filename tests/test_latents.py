@@ -100,6 +100,7 @@ def test_interpolation_between_equal_events(flow):
     np.testing.assert_allclose(tic.interpolate(flow, x, x, count=3), [x] * 3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_interpolation_takes_a_condition():
     flow = away_from_initial(tic.conf([4], depth=1, width=4, conditional=2, seed=0))
     start, end = (noise(4, seed=seed, dtype=tf.float32) for seed in (1, 2))

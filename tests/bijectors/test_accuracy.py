@@ -64,7 +64,7 @@ def round_trip_error(layer, x):
 
 @both_dtypes
 @all_layers
-@pytest.mark.parametrize("downwards", [False, True])
+@pytest.mark.parametrize("downwards", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_validate_args_refuses_growth_beyond_the_dtype_on_large_images(name, dtype, downwards):
     kernel = steep_kernel(dtype, downwards)
     layer = CAUSAL[name](kernel, validate_args=True)

@@ -157,6 +157,7 @@ def test_seeds(name, refused):
     assert not are_equal(first, second)
 
 
+@pytest.mark.slow
 def test_samples_without_a_seed_follow_that_of_keras(refused):
     model = tic.FlowModel(CALLABLES["conf"](seed=0))
     keras.utils.set_random_seed(3)

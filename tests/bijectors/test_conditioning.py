@@ -12,7 +12,9 @@ from tfp_invconv.networks import _calling
 tfb, tfd = tfp.bijectors, tfp.distributions
 
 
-@pytest.fixture(name="flow", params=["glow", "conf of vectors"])
+@pytest.fixture(
+    name="flow", params=[pytest.param("glow", marks=pytest.mark.slow), "conf of vectors"]
+)
 def fixture_flow(request):
     options = dict(conditional=3, width=8, seed=0, dtype=tf.float64)
     if request.param == "conf of vectors":

@@ -79,7 +79,7 @@ def value_and_gradients(bijector, direction, x):
     "kind, mode, options",
     [
         ("image", "eager", {}),
-        ("image", "function", {}),
+        pytest.param("image", "function", {}, marks=pytest.mark.slow),
         pytest.param("image", "function", {"remat": True}, marks=pytest.mark.slow),
         pytest.param("image", "function", {"unroll": True, "remat": True}, marks=pytest.mark.slow),
         pytest.param("image", "xla", {}, marks=pytest.mark.slow),
@@ -180,6 +180,7 @@ def test_the_graph_does_not_grow_with_the_steps():
     assert operations(9, unroll=True) > 2 * operations(3, unroll=True)
 
 
+@pytest.mark.slow
 def test_recomputed_steps_keep_little_for_the_gradient():
     def kept(remat):
         scan = tic.Scan.trainable(image_step, 3, remat=remat)
@@ -222,7 +223,8 @@ def test_steps_are_unrolled_if_few_or_under_xla_on_a_cpu(
     assert _loops.should_unroll(None, 3)  # eager
 
 
-@pytest.mark.parametrize("eagerly", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("eagerly", [False, True])
 @pytest.mark.parametrize("direction", ["inverse", "forward"])
 def test_dropout_is_that_of_the_unrolled_steps(direction, eagerly):
     x, histories = noise(8, 4).numpy().astype(np.float32), []
@@ -247,6 +249,7 @@ def test_dropout_is_that_of_the_unrolled_steps(direction, eagerly):
     np.testing.assert_allclose(*histories, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_recomputed_steps_drop_what_they_dropped():
     steps = [
         tic.AffineCoupling.trainable([4], width=8, dropout=0.5, seed=seed) for seed in range(2)
@@ -346,6 +349,7 @@ def test_moving_averages_are_those_of_each_step():
         np.testing.assert_allclose(mean, batch_norm.moving_mean, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_conditions_reach_the_steps():
     steps = [image_step(seed, condition_shape=[3]) for seed in range(2)]
     scan = tic.Scan.from_steps(steps)

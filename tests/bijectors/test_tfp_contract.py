@@ -32,7 +32,9 @@ def test_all_layers_without_a_network_are_composite_tensors():
     assert CASES.keys() - OF_PARAMETERS.keys() == {
         "AdditiveCoupling",
         "AffineCoupling",
+        "AffineInjector",
         "ChannelCoupling",
+        "ConditionEncoder",
         "ConditionalChain",
         "ConvolutionCoupling",
         "PartialChannels",
@@ -280,7 +282,7 @@ def test_a_graph_of_tensorflow_1(name):
 
 
 @pytest.mark.parametrize(
-    "build", [lambda: tic.glow([4, 4, 1], 1, 1, width=4), lambda: tic.conf([2])]
+    "build", [lambda: tic.glow([4, 4, 1], 1, 1, width=4), lambda: tic.conf([2], 1, width=4)]
 )
 def test_a_cdf_says_what_it_would_need(build):
     flow = build()

@@ -57,6 +57,7 @@ def test_layers_are_timed_beside_a_convolution_of_their_size(example, monkeypatc
     assert targets[f"PeriodicConv, {to_data}"] == 6.0  # of 48 channels and more
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape, peer", [("2x9x4", "conv1d 3"), ("2x3x4x4x4", "conv3d 3x3x3")])
 def test_signals_and_volumes_are_timed_beside_convolutions_of_their_axes(
     example, monkeypatch, shape, peer
@@ -74,6 +75,7 @@ def test_signals_and_volumes_are_timed_beside_convolutions_of_their_axes(
     assert {row["target"] for row in rows if row["name"].startswith("Emerging")} == {None}
 
 
+@pytest.mark.slow
 def test_both_directions_of_a_layer_and_all_their_gradients(example):
     conv = tic.EmergingConv.trainable([3, 4, 2], seed=0)
     calls = example("layers").both_directions(conv, [5, 3, 4, 2])

@@ -38,7 +38,7 @@ def log_det_of_the_jacobian(flow, x, condition):
 @pytest.mark.parametrize(
     "builder, event_shape, condition_shape",
     [
-        (tic.glow, [8, 4, 1], [2, 1, 3]),  # smaller
+        pytest.param(tic.glow, [8, 4, 1], [2, 1, 3], marks=pytest.mark.slow),  # smaller
         pytest.param(tic.glow, [8, 4, 1], [16, 8, 1], marks=pytest.mark.slow),  # larger
         pytest.param(tic.glow, [8, 4, 1], [5, 7, 1], marks=pytest.mark.slow),
         pytest.param(tic.glow, [8, 2], [4, 1], marks=pytest.mark.slow),

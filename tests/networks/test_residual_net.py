@@ -124,6 +124,7 @@ def test_other_depths_and_conditions_are_refused():
         tic.networks.residual_net([4, 4, 1], 2, condition_shape=[2, 2, 1])
 
 
+@pytest.mark.slow
 def test_the_log_determinant_of_a_flow_is_that_of_its_jacobian():
     flow = tic.glow(
         [4, 4, 1], 1, 2, network=tic.networks.residual_net, width=8, seed=0, dtype="float64"

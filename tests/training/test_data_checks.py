@@ -81,6 +81,7 @@ def test_events_of_another_shape_are_an_error(size):
             call(x, verbose=0)
 
 
+@pytest.mark.slow
 def test_whole_pixels_are_refused_with_what_to_do():
     model, x = compiled(small_glow()), images(4).astype(np.uint8)
     for call in (model.fit, model.evaluate, model.predict):
@@ -262,6 +263,7 @@ def test_events_outside_of_the_range_are_counted(method, kind):
         assert len(got) == 1
 
 
+@pytest.mark.slow
 def test_flows_of_any_values_and_fit_count_nothing():
     x = 1e4 * np.random.default_rng(0).normal(size=[8, 2]).astype(np.float32)
     compiled(normal()).predict(x, verbose=0)
