@@ -22,6 +22,7 @@ import check_samples
 import compare_flows
 import numpy as np
 import sampling_time
+import train_conditional
 import train_generated
 import train_posterior
 from experiment import markdown, read_runs, run_command, table_row, write
@@ -350,6 +351,19 @@ def posterior(results=RESULTS):
     return markdown(train_posterior.HEADER, rows)
 
 
+def conditional(results=RESULTS):
+    """Flows of images given images."""
+    rows = []
+    for dataset in ("digits", "mnist_t10k"):
+        read_task = functools.partial(read_seeds, f"conditional_{dataset}", results=results)
+        alone = read_task("alone")
+        for task in ("alone", *train_conditional.TASKS):
+            runs = list(train_conditional.with_savings(read_task(task), alone).values())
+            if runs:
+                rows.append(table_row(f"{dataset}, {task}", runs, train_conditional.figures))
+    return markdown(train_conditional.HEADER, rows)
+
+
 PAGES = {
     "results.md": {
         "bounds": bounds,
@@ -358,7 +372,11 @@ PAGES = {
         "sampling": sampling,
         "claims": claims,
     },
-    "kinds_of_data.md": {"generated": generated, "posterior": posterior},
+    "kinds_of_data.md": {
+        "generated": generated,
+        "posterior": posterior,
+        "conditional": conditional,
+    },
 }
 
 
