@@ -109,7 +109,7 @@ def condition_encoder(event_shape, *, dtype, **kwargs):
     shape = [*(2 * size for size in event_shape[:-1]), 2]
     network = tic.networks.condition_net(shape, strides=2, width=3, dtype=dtype, **kwargs)
     seen = network.output_shape[1:]
-    layer = tic.AffineCoupling.trainable(
+    layer = tic.AffineInjector.trainable(
         event_shape, condition_shape=seen, width=4, dtype=dtype, **kwargs
     )
     encoder = tic.ConditionEncoder(layer, network, tic.ActNorm.trainable(shape, dtype=dtype))
