@@ -29,7 +29,6 @@ SMALL = {
     "--patience 30 --batch-size 100 --symmetric",
     "train_vae": "--dataset digits --posteriors planar --flows 1 --latents 4 --width 4 --samples 3 "
     "--batch-size 500",
-    "train_conditional": "inpainting --levels 1 --depth 1 --width 4 --patience 30 --batch-size 500",
     "train_generated": "volumes --size 4 --events 200 --depth 1 --width 4 --patience 30",
     "train_posterior": "--flows linear --size 4 --events 200 --patience 30 --samples 100",
 }
@@ -37,7 +36,6 @@ FIGURES = {
     "train_image_flow": ("", "test_bits_per_dim", "bits_per_dim"),
     "train_density": ("realnvp/0", "test_nats", "val_loss"),
     "train_vae": ("planar/0", "test_negative_elbo", "val_loss"),
-    "train_conditional": ("alone/0", "test_bits_per_dim", "val_loss"),
     "train_generated": ("volumes/0", "flow_nats", "val_loss"),
     "train_posterior": ("linear/0", "flow_nats", "val_loss"),
 }
