@@ -146,7 +146,7 @@ def _step(event_shape, seed, num_filters, networks):
     return _building.chain(layers, condition_shape is not None)
 
 
-class _Reverse(tfb.Bijector):
+class _Reverse(tfp.bijectors.Bijector):
     """Reverses the channels.
 
     `tfb.Permute` has a tensor of ints, of which TensorFlow's gradient of a loop with recomputation
