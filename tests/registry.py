@@ -11,7 +11,7 @@ import tensorflow_probability as tfp
 from helpers import away_from_initial, noise
 
 import tfp_invconv as tic
-from tfp_invconv.bijectors._base import ValueAndLogDetBijector
+from tfp_invconv.bijectors._base import ValueAndLogDetBijector, value_and_log_det
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,9 +91,8 @@ class Given(ValueAndLogDetBijector):
         return self._run("forward", x)
 
     def _run(self, direction, x):
-        value = getattr(self.bijector, direction)(x, condition=self.condition)
-        log_det = getattr(self.bijector, f"{direction}_log_det_jacobian")
-        return value, log_det(x, self.forward_min_event_ndims, condition=self.condition)
+        ndims, condition = self.forward_min_event_ndims, self.condition
+        return value_and_log_det(self.bijector, direction, x, ndims, condition=condition)
 
 
 def affine_injector(event_shape, *, condition_shape=None, dtype, **kwargs):

@@ -249,6 +249,42 @@ def test_dropout_is_that_of_the_unrolled_steps(direction, eagerly):
     np.testing.assert_allclose(*histories, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: tfb.Permute([2, 3, 0, 1]),
+        lambda: tfb.Scale(tf.constant([1.0, 2.0, 3.0, 4.0], tf.float64)),
+        lambda: tfb.Chain([tic.ActNorm(noise(4), noise(4, seed=1)), tfb.Shift(np.float64(2.0))]),
+    ],
+    ids=["permute", "scale", "chain"],
+)
+def test_recomputed_steps_may_have_constants(layer):
+    layer = layer()
+    options = dict(width=4, dtype=tf.float64)
+    steps = [
+        tfb.Chain(
+            [away_from_initial(tic.AffineCoupling.trainable([4], seed=seed, **options)), layer]
+        )
+        for seed in range(3)
+    ]
+
+    def gradients(**loop):
+        scan = tic.Scan.from_steps(steps, **loop)
+
+        @tf.function
+        def of_both_directions(x):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(scan.inverse(x) ** 3)
+                loss += tf.reduce_sum(scan.forward(tf.identity(x)) ** 3)
+            return tape.gradient(loss, scan.trainable_variables)
+
+        return of_both_directions(noise(2, 4, seed=2))
+
+    recomputed, kept = gradients(remat=True, unroll=False), gradients(unroll=True)
+    for a, b in zip(recomputed, kept, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9)
+
+
 @pytest.mark.slow
 def test_recomputed_steps_drop_what_they_dropped():
     steps = [

@@ -126,6 +126,14 @@ class ValueAndLogDetBijector(_WithoutCdf, tfp.bijectors.Bijector):
         return cache.inverse_attributes(y, **kwargs)["ildj"]
 
 
+def value_and_log_det(bijector, direction, x, event_ndims, **kwargs):
+    """The value of a bijector in a direction and its log-determinant, from one evaluation."""
+    # The name keeps the value alive, and so in TFP's cache, while the log-determinant is made.
+    value = getattr(bijector, direction)(x, **kwargs)
+    log_det = getattr(bijector, f"{direction}_log_det_jacobian")
+    return value, log_det(x, event_ndims, **kwargs)
+
+
 def common_dtype(*values):
     """The dtype that the given parameters share, float32 if none of them has one."""
     return dtype_util.common_dtype(values, dtype_hint=tf.float32)

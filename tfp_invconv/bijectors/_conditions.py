@@ -49,6 +49,11 @@ def condition_shape(bijector):
     return next((shape for shape in shapes if shape is not None), None)
 
 
+def is_image(shape):
+    """Whether it is the shape of images, signals or volumes, not of vectors, and not None."""
+    return shape is not None and len(shape) > 1
+
+
 def as_numbers(condition, batch_rank, shape, caller):
     """The condition as numbers `[..., *shape]`: integers are labels and become one-hot vectors.
 
@@ -71,7 +76,7 @@ def as_numbers(condition, batch_rank, shape, caller):
             "conditions of different ranks must be compiled again."
         )
     is_float = not (condition.dtype.is_integer or condition.dtype.is_bool)
-    if shape is not None and len(shape) > 1:
+    if is_image(shape):
         return _of_shape(condition if is_float else tf.cast(condition, tf.float32), shape, caller)
     if shape is None or is_float:
         return condition

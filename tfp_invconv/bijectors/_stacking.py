@@ -21,19 +21,28 @@ def is_stack(value):
     return _base.is_ref(value) or isinstance(value, stacked_networks.StackedNetwork)
 
 
-def map_parameters(value, replace):
-    """A bijector, or another argument of a constructor, with `replace(p)` for each parameter p."""
+def map_parameters(value, replace, remake=False):
+    """A bijector, or another argument of a constructor, with `replace(p)` for each parameter p.
+
+    Args:
+      value: the bijector, or the argument.
+      replace: function of a reference or a stack of networks.
+      remake: whether all bijectors are made anew, with constants of the graph that is being traced.
+    """
     if is_stack(value):
         return replace(value)
     if isinstance(value, tfb.Bijector):
         given = value.parameters or {}
-        arguments = {k: map_parameters(v, replace) for k, v in given.items()}
+        arguments = {k: map_parameters(v, replace, remake) for k, v in given.items()}
         changed = {k: v for k, v in arguments.items() if v is not given[k]}
-        return value.copy(**changed) if changed else value
+        return value.copy(**changed) if changed or remake else value
     if isinstance(value, (list, tuple)):
-        parts = [map_parameters(part, replace) for part in value]
+        parts = [map_parameters(part, replace, remake) for part in value]
         same = all(new is old for new, old in zip(parts, value, strict=True))
         return value if same else parts
+    if remake and tf.is_tensor(value):
+        constant = tf.get_static_value(value)
+        return value if constant is None else tf.constant(constant)
     return value
 
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 from tfp_invconv._utils import checks
 from tfp_invconv._utils.types import DType, Shape
 from tfp_invconv.bijectors import _conditions
+from tfp_invconv.bijectors._base import value_and_log_det
 from tfp_invconv.bijectors._network_layer import NetworkLayer
 from tfp_invconv.bijectors.affine_coupling import check_log_scale_bound, shift_and_scale
 from tfp_invconv.networks import _calling, _making, conv_net, mlp
@@ -153,5 +154,4 @@ class AffineInjector(NetworkLayer):
             for _ in range(ndims - 1):
                 outputs = tf.expand_dims(outputs, -2)
         bijector = shift_and_scale(outputs, self.log_scale_bound)
-        value = getattr(bijector, direction)(x)
-        return value, getattr(bijector, f"{direction}_log_det_jacobian")(x, ndims)
+        return value_and_log_det(bijector, direction, x, ndims)

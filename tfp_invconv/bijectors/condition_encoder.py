@@ -9,6 +9,7 @@ import tensorflow_probability as tfp
 from tfp_invconv._utils import checks
 from tfp_invconv._utils.types import TensorLike
 from tfp_invconv.bijectors import _conditions
+from tfp_invconv.bijectors._base import value_and_log_det
 from tfp_invconv.bijectors._network_layer import NetworkLayer
 from tfp_invconv.networks import _calling
 
@@ -124,7 +125,5 @@ class ConditionEncoder(NetworkLayer):
     def _run(self, direction, x, condition):
         x, features = self.encode(x, condition)
         kwargs = _conditions.condition_kwargs(self.bijector, features)
-        # The name keeps the value alive, and so in TFP's cache, while the log-determinant is made.
-        value = getattr(self.bijector, direction)(x, **kwargs)
-        log_det = getattr(self.bijector, f"{direction}_log_det_jacobian")
-        return value, log_det(x, self.forward_min_event_ndims, **kwargs)
+        ndims = self.forward_min_event_ndims
+        return value_and_log_det(self.bijector, direction, x, ndims, **kwargs)

@@ -6,7 +6,7 @@ import tensorflow_probability as tfp
 from tfp_invconv._utils import checks
 from tfp_invconv._utils.types import TensorLike
 from tfp_invconv.bijectors import _conditions
-from tfp_invconv.bijectors._base import ValueAndLogDetBijector
+from tfp_invconv.bijectors._base import ValueAndLogDetBijector, value_and_log_det
 
 tfb = tfp.bijectors
 
@@ -101,10 +101,8 @@ class PartialChannels(ValueAndLogDetBijector):
     def _run(self, direction, x, kwargs):
         x, kwargs = _conditions.for_inner(self, x, kwargs)
         first, rest = self.split(x)
-        # The name keeps the value alive, and so in TFP's cache, while the log-determinant is made.
-        value = getattr(self.bijector, direction)(first, **kwargs)
-        log_det = getattr(self.bijector, f"{direction}_log_det_jacobian")
-        log_det = log_det(first, self.event_ndims, **kwargs)
+        ndims = self.event_ndims
+        value, log_det = value_and_log_det(self.bijector, direction, first, ndims, **kwargs)
         return self.join(value, rest), log_det
 
     def split(self, x: TensorLike) -> tuple[tf.Tensor, tf.Tensor]:

@@ -245,10 +245,8 @@ class Scan(ValueAndLogDetBijector):
     def _evaluate(self, direction, state, training, x, slices, kwargs):
         """One step: value, log-determinant, and the state that its networks leave."""
         step, networks = self._step(slices, training)
-        # The name keeps the value alive, and so in TFP's cache, while the log-determinant is made.
-        value = getattr(step, direction)(x, **kwargs)
         ndims = self.forward_min_event_ndims
-        log_det = getattr(step, f"{direction}_log_det_jacobian")(x, ndims, **kwargs)
+        value, log_det = _base.value_and_log_det(step, direction, x, ndims, **kwargs)
         if not value.shape.is_compatible_with(x.shape):
             raise ValueError(
                 f"{self.name}: steps must keep the shape of their input; got one that makes "
@@ -282,7 +280,9 @@ class Scan(ValueAndLogDetBijector):
                 )
             return networks[id(part)][1]
 
-        return _stacking.map_parameters(self.bijector, replace), networks.values()
+        # The gradient of a loop can't recompute a step with constants from outside of it.
+        step = _stacking.map_parameters(self.bijector, replace, remake=self.remat)
+        return step, networks.values()
 
     def _with_batch_of_steps(self, x):
         """x with the batch dimensions that the parameters of the steps have beyond its own."""

@@ -5,23 +5,68 @@ import functools
 import keras
 
 from tfp_invconv._utils import checks
-from tfp_invconv.bijectors import ActNorm, ConditionEncoder
+from tfp_invconv.bijectors import ActNorm, ConditionalChain, ConditionEncoder
+from tfp_invconv.bijectors._conditions import is_image
 from tfp_invconv.networks import condition_net
 from tfp_invconv.networks._building import dtype_policy
 from tfp_invconv.networks.resize import Resize
 
 
-def shape_of_conditions(conditional, has_prior, builder):
-    """The shape of one condition, `[n]` for n numbers or classes, or None.
+def encoder_and_shape(conditional, condition_network, has_prior, sizes, *, seed, dtype, builder):
+    """The network that makes features of conditions, and the shape of what layers see.
 
     Args:
       conditional: number of classes or numbers, a shape with channels, or None.
+      condition_network: see `glow`, or None.
       has_prior: whether there is a prior that depends on the condition.
+      sizes: of the axes that features of more than a vector get, those of the events within.
+      seed: int or None.
+      dtype: of the network.
       builder: name of the caller, for errors.
 
+    Returns:
+      The network, or None where layers see the condition itself; the shape, or None where there is
+      no condition.
+
     Raises:
-      ValueError: if it is none of these, or there is no condition for the prior.
+      ValueError: if `conditional` is none of these; there is no condition for the network or the
+        prior; or the network returns no features for events of these axes.
     """
+    shape = _shape_of_conditions(conditional, has_prior, builder)
+    encoder = _make_encoder(shape, condition_network, sizes, seed, dtype, builder)
+    return encoder, shape if encoder is None else list(encoder.output_shape[1:])
+
+
+def with_encoder(bijectors, encoder, dtype):
+    """The bijectors of a flow, given the features of conditions, of images that are standardised.
+
+    Without an encoder they are as they were.
+    """
+    if encoder is None:
+        return bijectors
+    shape = encoder.input_shape[1:]
+    scaling = ActNorm.trainable(shape, dtype=dtype, name="scaling") if is_image(shape) else None
+    return [ConditionEncoder(ConditionalChain(bijectors), encoder, scaling)]
+
+
+def half_size(condition_shape):
+    """The shape of images at half their size; that of vectors, and None, as it is."""
+    if not is_image(condition_shape):
+        return condition_shape
+    *sizes, channels = condition_shape
+    return [*(size // 2 for size in sizes), channels]
+
+
+def at_half_size(bijector, condition_shape, dtype):
+    """The bijector, given conditions at half their size if they are images."""
+    if not is_image(condition_shape):
+        return bijector
+    inputs = keras.Input(tuple(condition_shape), dtype=dtype.name)
+    halved = _resized(inputs, half_size(condition_shape)[:-1])
+    return ConditionEncoder(bijector, keras.Model(inputs, halved), name="half_size")
+
+
+def _shape_of_conditions(conditional, has_prior, builder):
     if conditional is None:
         if has_prior:
             raise ValueError(f"{builder}: `conditional_prior` needs a condition, `conditional`.")
@@ -38,21 +83,7 @@ def shape_of_conditions(conditional, has_prior, builder):
     return [int(size) for size in conditional]
 
 
-def make_encoder(condition_shape, condition_network, sizes, *, seed, dtype, builder):
-    """The network that makes features of conditions, None if layers see the condition itself.
-
-    Args:
-      condition_shape: of one condition, or None.
-      condition_network: see `glow`, or None.
-      sizes: of the axes that features of more than a vector get, those of the events within.
-      seed: int or None.
-      dtype: of the network.
-      builder: name of the caller, for errors.
-
-    Raises:
-      ValueError: if there is no condition for the network, or it returns no features for events of
-        these axes.
-    """
+def _make_encoder(condition_shape, condition_network, sizes, seed, dtype, builder):
     if condition_network is None:
         if not is_image(condition_shape):
             return None
@@ -79,35 +110,6 @@ def make_encoder(condition_shape, condition_network, sizes, *, seed, dtype, buil
             f"axes and channels, for each condition; got shape {tuple(features.shape[1:])}."
         )
     return keras.Model(inputs, _resized(features, sizes))
-
-
-def with_encoder(bijector, network, dtype):
-    """The bijector with the features that `network` makes of conditions, standardised images."""
-    shape = network.input_shape[1:]
-    scaling = ActNorm.trainable(shape, dtype=dtype, name="scaling") if is_image(shape) else None
-    return ConditionEncoder(bijector, network, scaling)
-
-
-def is_image(condition_shape):
-    """Whether it is that of images, signals or volumes, not of vectors or None."""
-    return condition_shape is not None and len(condition_shape) > 1
-
-
-def half_size(condition_shape):
-    """The shape of images at half their size; that of vectors, and None, as it is."""
-    if not is_image(condition_shape):
-        return condition_shape
-    *sizes, channels = condition_shape
-    return [*(size // 2 for size in sizes), channels]
-
-
-def at_half_size(bijector, condition_shape, dtype):
-    """The bijector, given conditions at half their size if they are images."""
-    if not is_image(condition_shape):
-        return bijector
-    inputs = keras.Input(tuple(condition_shape), dtype=dtype.name)
-    halved = _resized(inputs, half_size(condition_shape)[:-1])
-    return ConditionEncoder(bijector, keras.Model(inputs, halved), name="half_size")
 
 
 def _resized(features, sizes):

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_invconv._utils import checks, seeds
@@ -13,12 +12,12 @@ from tfp_invconv._utils.types import DType, Shape
 from tfp_invconv.bijectors import (
     ActNorm,
     AffineInjector,
-    ConditionalChain,
     ConvolutionCoupling,
     HouseholderQR1x1,
     Scan,
     Squeeze,
 )
+from tfp_invconv.bijectors._conditions import is_image
 from tfp_invconv.flows import _building, _conditioning
 from tfp_invconv.networks._building import variable_dtype
 
@@ -85,8 +84,7 @@ def conf(
 
     Example:
 
-    >>> import tensorflow as tf
-    >>> import tfp_invconv as tic
+    >>>     >>> import tfp_invconv as tic
     >>> flow = tic.conf([5], depth=2, width=8, seed=0)
     >>> flow.log_prob(tf.ones([10, 5])).shape
     TensorShape([10])
@@ -102,18 +100,17 @@ def conf(
         )
     steps_shape = list(event_shape) if is_vector else _building.squeezed_shape(event_shape)
     prior_seed, encoder_seed = seeds.spawn_seeds(seed, depth + 2)[-2:]
-    condition_shape = _conditioning.shape_of_conditions(conditional, conditional_prior, "conf")
-    encoder = _conditioning.make_encoder(
-        condition_shape,
+    encoder, condition_shape = _conditioning.encoder_and_shape(
+        conditional,
         condition_network,
+        conditional_prior,
         steps_shape[:-1],
         seed=encoder_seed,
         dtype=dtype,
         builder="conf",
     )
-    seen = condition_shape if encoder is None else list(encoder.output_shape[1:])
     networks = _building.network_options("conf", network, width, dropout, dtype)
-    networks["condition_shape"] = seen
+    networks["condition_shape"] = condition_shape
     dtype = variable_dtype(dtype)
     step = functools.partial(_step, steps_shape, num_filters=num_filters, networks=networks)
     scan: dict[str, Any] = dict(seed=seed, name="steps", remat=remat, unroll=unroll)
@@ -124,10 +121,9 @@ def conf(
     if not is_vector:
         squeeze = Squeeze(event_ndims=len(event_shape))
         flow = [squeeze, *flow, tfb.Invert(squeeze)]
-    if encoder is not None:
-        flow = [_conditioning.with_encoder(ConditionalChain(flow), encoder, dtype)]
-    scaling = _building.scaling(event_shape, data_range, dtype, "conf")
-    return _building.make_flow(event_shape, [*scaling, *flow], seen is not None, dtype, "conf")
+    flow = _conditioning.with_encoder(flow, encoder, dtype)
+    flow = [*_building.scaling(event_shape, data_range, dtype, "conf"), *flow]
+    return _building.make_flow(event_shape, flow, conditional is not None, dtype, "conf")
 
 
 def _step(event_shape, seed, num_filters, networks):
@@ -140,40 +136,10 @@ def _step(event_shape, seed, num_filters, networks):
             event_shape, seed=coupling_seed, num_filters=num_filters, **networks
         ),
     ]
-    if _conditioning.is_image(condition_shape):
+    if is_image(condition_shape):
         layers.append(AffineInjector.trainable(event_shape, seed=injector_seed, **networks))
-    layers.append(_Reverse(event_ndims=len(event_shape)))
+    layers.append(tfb.Permute(list(reversed(range(event_shape[-1]))), axis=-1))
     return _building.chain(layers, condition_shape is not None)
-
-
-class _Reverse(tfp.bijectors.Bijector):
-    """Reverses the channels.
-
-    `tfb.Permute` has a tensor of ints, of which TensorFlow's gradient of a loop with recomputation
-    makes an error.
-    """
-
-    def __init__(self, event_ndims, name="reverse"):
-        parameters = dict(locals())
-        super().__init__(
-            forward_min_event_ndims=event_ndims,
-            is_constant_jacobian=True,
-            parameters=parameters,
-            name=name,
-        )
-
-    @classmethod
-    def _parameter_properties(cls, dtype):
-        return {}
-
-    def _forward(self, x):
-        return tf.reverse(x, [-1])
-
-    def _inverse(self, y):
-        return tf.reverse(y, [-1])
-
-    def _inverse_log_det_jacobian(self, y):
-        return tf.zeros([], y.dtype)
 
 
 def _mixing(event_shape, seed, dtype):

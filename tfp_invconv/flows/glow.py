@@ -17,7 +17,6 @@ from tfp_invconv.bijectors import (
     AffineCoupling,
     AffineInjector,
     CInC3x3,
-    ConditionalChain,
     ConvolutionCoupling,
     DCTSymmetricConv,
     EmergingConv,
@@ -28,6 +27,7 @@ from tfp_invconv.bijectors import (
     Scan,
     Squeeze,
 )
+from tfp_invconv.bijectors._conditions import is_image
 from tfp_invconv.bijectors.affine_coupling import check_log_scale_bound
 from tfp_invconv.flows import _building, _conditioning
 from tfp_invconv.networks._building import variable_dtype
@@ -155,10 +155,10 @@ def glow(
             "glow: all sizes but the channels must be multiples of 2^levels, levels being "
             f"{levels}; got event_shape {tuple(event_shape)}. Pad the events or use fewer levels."
         )
-    condition_shape = _conditioning.shape_of_conditions(conditional, conditional_prior, "glow")
-    encoder = _conditioning.make_encoder(
-        condition_shape,
+    encoder, condition_shape = _conditioning.encoder_and_shape(
+        conditional,
         condition_network,
+        conditional_prior,
         _building.squeezed_shape(event_shape)[:-1],
         seed=seeds.spawn_seeds(seed, depth + 3)[-1],
         dtype=dtype,
@@ -177,12 +177,10 @@ def glow(
         dtype=dtype,
         scan=dict(remat=remat, unroll=unroll),
     )
-    seen = condition_shape if encoder is None else list(encoder.output_shape[1:])
-    flow = _level(list(event_shape), levels, depth, seed, seen, parts)
-    if encoder is not None:
-        flow = [_conditioning.with_encoder(ConditionalChain(flow), encoder, dtype)]
-    scaling = _building.scaling(event_shape, data_range, dtype, "glow")
-    return _building.make_flow(event_shape, [*scaling, *flow], seen is not None, dtype, "glow")
+    flow = _level(list(event_shape), levels, depth, seed, condition_shape, parts)
+    flow = _conditioning.with_encoder(flow, encoder, dtype)
+    flow = [*_building.scaling(event_shape, data_range, dtype, "glow"), *flow]
+    return _building.make_flow(event_shape, flow, conditional is not None, dtype, "glow")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,7 +221,7 @@ def _step(event_shape, seed, condition_shape, parts):
         for layer, layer_seed in zip(parts.layers, layer_seeds, strict=True)
     ]
     step.append(parts.coupling(event_shape, seed=coupling_seed, condition_shape=condition_shape))
-    if _conditioning.is_image(condition_shape):
+    if is_image(condition_shape):
         step.append(
             parts.injector(event_shape, seed=injector_seed, condition_shape=condition_shape)
         )

@@ -18,8 +18,9 @@ class Pairs:
     @property
     def classes(self):
         """Number of classes, if labels are a condition; with one number they are that number."""
-        is_vector = self.shape is not None and len(self.shape) == 1
-        return self.shape[0] if is_vector and self.shape != [1] else None
+        if self.shape is None or _conditions.is_image(self.shape) or self.shape == [1]:
+            return None
+        return self.shape[0]
 
     def unpack(self, inputs):
         """(x, condition), the condition as numbers, or None where the flow takes none."""
@@ -48,7 +49,7 @@ class Pairs:
         """Raises a ValueError unless each event of one of Keras's batches has its own condition."""
         batch, given = tf.TensorShape(x.shape)[:1], tf.TensorShape(condition.shape)
         is_label = tf.as_dtype(condition.dtype).is_integer or condition.dtype == bool
-        if self.shape is not None and len(self.shape) > 1:
+        if _conditions.is_image(self.shape):
             needs = f"a condition of shape {self.shape}"
             is_right = given.is_compatible_with([None, *self.shape])
         else:
