@@ -7,6 +7,7 @@ done, and ends with the figures of an undisturbed experiment. Files appear whole
 """
 
 import csv
+import functools
 import importlib.metadata
 import io
 import json
@@ -122,6 +123,15 @@ def results_of(run, out, name, options):
     with LOCK:
         write_runs(path, {**read_runs(path), name: results})
     return results
+
+
+def results_of_seeds(train, out, name, seeds, options):
+    """The results of `train(seed, options, folder)` for each seed: {"name/seed": results}."""
+    found = {}
+    for seed in seeds:
+        run, of_seed = f"{name}/{seed}", {**options, "seed": seed}
+        found[run] = results_of(functools.partial(train, seed, of_seed), out, run, of_seed)
+    return found
 
 
 def environment():

@@ -27,7 +27,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 import training
-from experiment import add_arguments, mean_and_spread, results_of, run_command, show, write
+from experiment import add_arguments, mean_and_spread, results_of_seeds, run_command, show, write
 from matplotlib.figure import Figure
 
 import tfp_invconv as tic
@@ -195,14 +195,14 @@ HEADER = (
 
 
 def with_savings(runs, alone):
-    """The runs `{seed: results}` of a task, with the bits/dim that the condition saves."""
-    bits = {
-        seed: (alone.get(seed, {}).get("test_bits_per_dim"), run.get("test_bits_per_dim"))
-        for seed, run in runs.items()
-    }
+    """The runs of a task, with the bits/dim that the condition saves a flow of the same seed."""
+    key = "test_bits_per_dim"
+    bits = {run["seed"]: run[key] for run in alone.values() if key in run}
     return {
-        seed: run if None in bits[seed] else {**run, "saved": bits[seed][0] - bits[seed][1]}
-        for seed, run in runs.items()
+        name: {**run, "saved": bits[run["seed"]] - run[key]}
+        if key in run and run["seed"] in bits
+        else run
+        for name, run in runs.items()
     }
 
 
@@ -223,17 +223,10 @@ def main():
     options = {name: getattr(args, name) for name in OPTIONS}
     results = {}
     for task in ("alone", *args.tasks):
-        runs = {}
-        for seed in args.seeds:
-            of_run = {**options, "task": task, "seed": seed}
-            run = functools.partial(train, args, task, seed, of_run)
-            runs[seed] = results_of(run, args.out, f"{task}/{seed}", of_run)
-        results[task] = runs
-    named = {}
-    for task, runs in results.items():
-        runs = with_savings(runs, results["alone"])
-        named[task] = {f"{task}/{seed}": run for seed, run in runs.items()}
-    show(named, HEADER, figures, args.out, "val_bits_per_dim", "validation bits/dim")
+        of_seed, of_task = functools.partial(train, args, task), {**options, "task": task}
+        runs = results_of_seeds(of_seed, args.out, task, args.seeds, of_task)
+        results[task] = with_savings(runs, results.get("alone", {}))
+    show(results, HEADER, figures, args.out, "val_bits_per_dim", "validation bits/dim")
 
 
 if __name__ == "__main__":

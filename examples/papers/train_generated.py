@@ -24,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 import training
-from experiment import mean_and_spread, results_of, run_command, show, write
+from experiment import mean_and_spread, results_of_seeds, run_command, show, write
 from generated import Oscillations, TorusFields
 from matplotlib.figure import Figure
 
@@ -183,11 +183,8 @@ def figures(runs):
 def main():
     args = parse_arguments()
     options = {name: getattr(args, name) for name in ("kind", *OPTIONS, "minutes")}
-    runs = {}
-    for seed in args.seeds:
-        name, of_seed = f"{args.kind}/{seed}", {**options, "seed": seed}
-        run = functools.partial(train, args, seed, of_seed)
-        runs[name] = results_of(run, args.out, name, of_seed)
+    of_seed = functools.partial(train, args)
+    runs = results_of_seeds(of_seed, args.out, args.kind, args.seeds, options)
     show({args.kind: runs}, HEADER, figures, args.out, "val_loss", "validation, -nats")
 
 

@@ -27,7 +27,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 import training
-from experiment import mean_and_spread, results_of, run_command, show, write
+from experiment import mean_and_spread, results_of_seeds, run_command, show, write
 from generated import BlurredFields
 from matplotlib.figure import Figure
 
@@ -218,11 +218,8 @@ def main():
     options = {name: getattr(args, name) for name in (*OPTIONS, "minutes")}
     found = {}
     for flow in args.flows:
-        found[flow] = {}
-        for seed in args.seeds:
-            name, of_seed = f"{flow}/{seed}", {**options, "flow": flow, "seed": seed}
-            run = functools.partial(train, flow, args, seed, of_seed)
-            found[flow][name] = results_of(run, args.out, name, of_seed)
+        of_seed, of_flow = functools.partial(train, flow, args), {**options, "flow": flow}
+        found[flow] = results_of_seeds(of_seed, args.out, flow, args.seeds, of_flow)
     show(found, HEADER, figures, args.out, "val_loss", "validation, -nats")
 
 

@@ -90,7 +90,8 @@ def test_a_row_has_the_bits_saved_with_the_same_seed(example):
     common |= {"samples_not_finite": 1, "samples_far_out": 0}
     runs = {
         task: {
-            seed: {**common, "task": task, "test_bits_per_dim": b} for seed, b in enumerate(bits)
+            seed: {**common, "task": task, "seed": seed, "test_bits_per_dim": b}
+            for seed, b in enumerate(bits)
         }
         for task, bits in (("alone", (3.0, 3.3)), ("inpainting", (2.0, 2.1)))
     }
