@@ -336,32 +336,36 @@ def sampling(results=RESULTS):
 
 def generated(results=RESULTS):
     """Flows of signals and volumes, beside the exact density."""
-    runs = {kind: list(read_seeds(kind, kind, results).values()) for kind in train_generated.KINDS}
-    rows = [table_row(kind, of, train_generated.figures) for kind, of in runs.items() if of]
-    return markdown(train_generated.HEADER, rows)
+    runs = {kind: read_seeds(kind, kind, results) for kind in train_generated.KINDS}
+    return table_of(train_generated, runs)
 
 
 def posterior(results=RESULTS):
     """Flows of blurred images, beside the exact posterior."""
-    runs = {
-        flow: list(read_seeds("posterior", flow, results).values())
-        for flow in train_posterior.FLOWS
-    }
-    rows = [table_row(flow, of, train_posterior.figures) for flow, of in runs.items() if of]
-    return markdown(train_posterior.HEADER, rows)
+    runs = {flow: read_seeds("posterior", flow, results) for flow in train_posterior.FLOWS}
+    return table_of(train_posterior, runs)
 
 
 def conditional(results=RESULTS):
     """Flows of images given images."""
-    rows = []
+    runs = {}
     for dataset in ("digits", "mnist_t10k"):
         read_task = functools.partial(read_seeds, f"conditional_{dataset}", results=results)
         alone = read_task("alone")
         for task in ("alone", *train_conditional.TASKS):
-            runs = list(train_conditional.with_savings(read_task(task), alone).values())
-            if runs:
-                rows.append(table_row(f"{dataset}, {task}", runs, train_conditional.figures))
-    return markdown(train_conditional.HEADER, rows)
+            of_task = train_conditional.with_savings(read_task(task), alone)
+            runs[f"{dataset}, {task}"] = of_task
+    return table_of(train_conditional, runs)
+
+
+def table_of(script, runs):
+    """The table of a script, {name: {seed: results}}, without names that have no runs."""
+    rows = [
+        table_row(name, list(of_seeds.values()), script.figures)
+        for name, of_seeds in runs.items()
+        if of_seeds
+    ]
+    return markdown(script.HEADER, rows)
 
 
 PAGES = {
