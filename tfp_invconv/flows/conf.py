@@ -84,7 +84,7 @@ def conf(
 
     Example:
 
-    >>>     >>> import tfp_invconv as tic
+    >>> import tfp_invconv as tic
     >>> flow = tic.conf([5], depth=2, width=8, seed=0)
     >>> flow.log_prob(tf.ones([10, 5])).shape
     TensorShape([10])
