@@ -84,6 +84,7 @@ def conf(
 
     Example:
 
+    >>> import tensorflow as tf
     >>> import tfp_invconv as tic
     >>> flow = tic.conf([5], depth=2, width=8, seed=0)
     >>> flow.log_prob(tf.ones([10, 5])).shape
