@@ -27,7 +27,7 @@ from tfp_invconv.diagnostics import condition_report
 from tfp_invconv.flows import conf, glow
 from tfp_invconv.latents import interpolate, join_levels, split_levels
 from tfp_invconv.reliability import count_outliers, reconstruction_error
-from tfp_invconv.training import FlowModel, callbacks
+from tfp_invconv.training import EnergyModel, FlowModel, callbacks
 
 __all__ = [
     "ActNorm",
@@ -42,6 +42,7 @@ __all__ = [
     "ConvolutionCoupling",
     "DCTSymmetricConv",
     "EmergingConv",
+    "EnergyModel",
     "FlowModel",
     "HouseholderQR1x1",
     "PartialChannels",

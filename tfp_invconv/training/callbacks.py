@@ -1,6 +1,7 @@
-"""Keras callbacks: pictures of samples, backups, and a stop at Ctrl-C."""
+"""Keras callbacks: pictures of samples, backups, a temperature, and a stop at Ctrl-C."""
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -11,7 +12,7 @@ from tfp_invconv._utils import checks
 from tfp_invconv._utils.types import PathLike, TensorLike
 from tfp_invconv.training.backup import Backup
 
-__all__ = ["Backup", "SampleImages", "StopOnInterrupt"]
+__all__ = ["Backup", "SampleImages", "StopOnInterrupt", "Temperature"]
 
 
 class SampleImages(keras.callbacks.Callback):
@@ -106,3 +107,45 @@ class StopOnInterrupt(keras.callbacks.Callback):
     def _interrupt(self, *_):
         self.interrupted = True
         signal.signal(signal.SIGINT, self._previous)
+
+
+class Temperature(keras.callbacks.Callback):
+    """Sets the temperature T of an `EnergyModel`, which trains on target_log_prob / T.
+
+    A flow that starts at a high temperature sees a flatter target, and more of its modes. The logs
+    of an epoch have its last temperature.
+
+    #### Examples
+
+    >>> import keras
+    >>> import tfp_invconv as tic
+    >>> cooling = keras.optimizers.schedules.PolynomialDecay(4.0, 800, end_learning_rate=1.0)
+    >>> callback = tic.callbacks.Temperature(cooling)  # model.fit(..., callbacks=[callback])
+    """
+
+    def __init__(self, schedule: Callable[[int], TensorLike]) -> None:
+        """Makes the callback.
+
+        Args:
+          schedule: function of the step of the training, counted from 0 by the optimizer, such as
+            one of `keras.optimizers.schedules`; returns T > 0.
+        """
+        super().__init__()
+        self._schedule = schedule
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Sets the temperature of the step.
+
+        Raises:
+          ValueError: if it is not a positive number, or the model has none.
+        """
+        if not hasattr(self.model, "temperature"):
+            raise ValueError(f"Temperature: needs an EnergyModel; got {self.model.name!r}.")
+        step = int(self.model.optimizer.iterations)
+        temperature = float(self._schedule(step))
+        checks.check_positive_number(temperature, "schedule", "Temperature", f" in step {step}")
+        self.model.temperature.assign(temperature)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Adds the temperature to the logs."""
+        logs["temperature"] = float(self.model.temperature)

@@ -98,7 +98,7 @@ class SavedByBuilder:
         """
         return {
             "name": self.name,
-            **_config(*self._made_by, self.name),
+            **_config(*self._made_by, self),
             "frozen": [i for i, v in enumerate(self.flow_variables) if not v.trainable],
         }
 
@@ -109,7 +109,7 @@ class SavedByBuilder:
         Raises:
           ValueError: if there is no builder registered under that name.
         """
-        builder, arguments = _builder_and_arguments(config, custom_objects)
+        builder, arguments = _builder_and_arguments(config, custom_objects, cls.__name__)
         with precision.global_policy(config.get("global_policy", "float32")):
             model = cls(builder, name=config["name"], **arguments)
         # By their places: Keras numbers the names of its seeds anew in each process.
@@ -128,7 +128,7 @@ def _is_replaced(path, overwrite):
     return is_file and (overwrite or not os.path.exists(path))
 
 
-def _config(builder, arguments, policy, caller):
+def _config(builder, arguments, policy, model):
     """The builder's registered name, its arguments, and Keras's global policy when it was called.
 
     Raises:
@@ -137,19 +137,20 @@ def _config(builder, arguments, policy, caller):
     registered = builder and keras.saving.get_registered_name(builder)
     if builder is None or keras.saving.get_registered_object(registered) is not builder:
         raise ValueError(
-            f"{caller}: can't be saved whole, since a distribution does not say how it was "
-            "made. Make the model from a builder, FlowModel(tic.glow, event_shape=...), your "
-            "own decorated with keras.saving.register_keras_serializable(); or save its "
-            "weights: save_weights, or tf.train.Checkpoint(distribution=...)."
+            f"{model.name}: can't be saved whole, since a distribution does not say how it was "
+            f"made. Make the model from a builder, as {type(model).__name__}(tic.glow, ..., "
+            "event_shape=...), your own decorated with "
+            "keras.saving.register_keras_serializable(); or save its weights: save_weights, or "
+            "tf.train.Checkpoint(distribution=...)."
         )
     for key, value in arguments.items():
-        _check_function(key, value, caller)
+        _check_function(key, value, model.name)
     plain = {key: _plain(value) for key, value in arguments.items()}
     plain = keras.saving.serialize_keras_object(plain)
     return {"builder": registered, "arguments": plain, "global_policy": policy}
 
 
-def _builder_and_arguments(config, custom_objects):
+def _builder_and_arguments(config, custom_objects, caller):
     """Those that `config` describes.
 
     Raises:
@@ -158,7 +159,7 @@ def _builder_and_arguments(config, custom_objects):
     builder = keras.saving.get_registered_object(config["builder"], custom_objects)
     if builder is None:
         raise ValueError(
-            f"FlowModel: there is no registered builder {config['builder']!r}; import the "
+            f"{caller}: there is no registered builder {config['builder']!r}; import the "
             "module that decorates it with keras.saving.register_keras_serializable()."
         )
     return builder, keras.saving.deserialize_keras_object(config["arguments"])
