@@ -103,6 +103,20 @@ def affine_injector(event_shape, *, condition_shape=None, dtype, **kwargs):
     return Given(layer, noise(*shape, seed=5, dtype=dtype))
 
 
+def parameter_injector(event_shape, *, seed, dtype):
+    """A spectral scaling, given a condition."""
+    scaling = tic.SpectralScaling.trainable(event_shape, num_knots=4, dtype=dtype)
+    options = dict(condition_shape=[2], width=4, seed=seed)
+    return Given(tic.ParameterInjector.trainable(scaling, **options), noise(2, seed=5, dtype=dtype))
+
+
+def parameter_injector_of_channels(event_shape, *, seed, dtype):
+    """An ActNorm, which broadcasts its parameters along the axes, given a condition."""
+    norm = tic.ActNorm.trainable(event_shape, dtype=dtype)
+    options = dict(condition_shape=[2], width=4, seed=seed, event_ndims=len(event_shape))
+    return Given(tic.ParameterInjector.trainable(norm, **options), noise(2, seed=5, dtype=dtype))
+
+
 def condition_encoder(event_shape, *, dtype, **kwargs):
     """Given a condition of twice the event's sizes."""
     shape = [*(2 * size for size in event_shape[:-1]), 2]
@@ -165,6 +179,16 @@ LAYERS = {
     "DCTSymmetricConv": Case(tic.DCTSymmetricConv.trainable),
     "DCTSymmetricConv (vector)": Case(tic.DCTSymmetricConv.trainable, (7,)),
     "DCTSymmetricConv (one row)": Case(tic.DCTSymmetricConv.trainable, (1, 5, 2)),
+    "SpectralScaling": Case(tic.SpectralScaling.trainable),
+    "SpectralScaling (mixing)": Case(
+        with_options(tic.SpectralScaling, mix_channels=True, num_knots=5)
+    ),
+    "SpectralScaling (anisotropic)": Case(
+        with_options(tic.SpectralScaling, anisotropic=True, num_knots=3), (6, 5, 1)
+    ),
+    "SpectralScaling (one row)": Case(
+        with_options(tic.SpectralScaling, anisotropic=True, mix_channels=True), (1, 6, 2)
+    ),
     "SLogGate": Case(tic.SLogGate.trainable),
     "RootGate": Case(with_options(tic.RootGate, threshold=0.7)),
     "SLogGate (linear_beyond)": Case(with_options(tic.SLogGate, linear_beyond=0.7)),
@@ -187,6 +211,8 @@ LAYERS = {
     "AffineInjector (a vector for images)": Case(
         functools.partial(affine_injector, condition_shape=[2]), batched=False
     ),
+    "ParameterInjector": Case(parameter_injector, batched=False),
+    "ParameterInjector (elementwise)": Case(parameter_injector_of_channels, batched=False),
     "ConditionEncoder": Case(condition_encoder, batched=False),
     "AffineCoupling": Case(with_options(tic.AffineCoupling, width=4), batched=False),
     "AffineCoupling (vector)": Case(with_options(tic.AffineCoupling, width=4), (5,), False),
@@ -208,6 +234,9 @@ _MADE_FOR_AXES = {
     "PeriodicConv": tic.PeriodicConv.trainable,
     "PeriodicConv (exponential, 2 taps)": with_options(
         tic.PeriodicConv, exponential=True, kernel_size=2
+    ),
+    "SpectralScaling (mixing, anisotropic)": with_options(
+        tic.SpectralScaling, mix_channels=True, anisotropic=True, num_knots=4
     ),
     "DCTSymmetricConv": tic.DCTSymmetricConv.trainable,
     "HouseholderQR1x1": tic.HouseholderQR1x1.trainable,

@@ -37,6 +37,7 @@ def test_all_layers_without_a_network_are_composite_tensors():
         "ConditionEncoder",
         "ConditionalChain",
         "ConvolutionCoupling",
+        "ParameterInjector",
         "PartialChannels",
         "QuadCoupling",
         "Scan",

@@ -17,7 +17,7 @@ def test_matrix_exponential_to_rounding(norm, dtype):
     matrices *= (norms / np.linalg.norm(matrices, 2, axis=(1, 2)))[:, np.newaxis, np.newaxis]
     matrices = matrices.astype(dtype)
     expected = scipy.linalg.expm(matrices.astype(np.complex128))
-    got = circular_exponential._exponential(tf.constant(matrices))
+    got = circular_exponential.matrix_exponential(tf.constant(matrices))
     error = np.linalg.norm(got - expected, axis=(1, 2))
     # Rounding the matrix itself changes the result by its norm in rounding errors.
     bound = 40 * (1 + norm) * np.finfo(dtype).eps * np.linalg.norm(expected, axis=(1, 2))
@@ -27,7 +27,7 @@ def test_matrix_exponential_to_rounding(norm, dtype):
 @pytest.mark.parametrize("radius, dtype", [(0.84, np.complex64), (0.09, np.complex128)])
 def test_polynomial_alone_is_exact_where_nothing_is_scaled(radius, dtype):
     circle = (radius * np.exp(1j * np.linspace(0, 2 * np.pi, 60))).astype(dtype)
-    got = circular_exponential._exponential(tf.constant(circle.reshape([-1, 1, 1])))
+    got = circular_exponential.matrix_exponential(tf.constant(circle.reshape([-1, 1, 1])))
     expected = np.exp(circle.astype(np.complex128))
     np.testing.assert_allclose(np.ravel(got), expected, rtol=3 * np.finfo(dtype).eps)
 

@@ -14,12 +14,14 @@ from tfp_invconv.bijectors.convolution_coupling import ConvolutionCoupling
 from tfp_invconv.bijectors.dct_symmetric_conv import DCTSymmetricConv
 from tfp_invconv.bijectors.emerging_conv import EmergingConv
 from tfp_invconv.bijectors.householder_qr_1x1 import HouseholderQR1x1
+from tfp_invconv.bijectors.parameter_injector import ParameterInjector
 from tfp_invconv.bijectors.partial_channels import PartialChannels
 from tfp_invconv.bijectors.periodic_conv import PeriodicConv
 from tfp_invconv.bijectors.quad_coupling import QuadCoupling
 from tfp_invconv.bijectors.root_gate import RootGate
 from tfp_invconv.bijectors.s_log_gate import SLogGate
 from tfp_invconv.bijectors.scan import Scan
+from tfp_invconv.bijectors.spectral_scaling import SpectralScaling
 from tfp_invconv.bijectors.squeeze import Squeeze
 
 __all__ = [
@@ -37,11 +39,13 @@ __all__ = [
     "EmergingConv",
     "HouseholderQR1x1",
     "ParameterBijector",
+    "ParameterInjector",
     "PartialChannels",
     "PeriodicConv",
     "QuadCoupling",
     "RootGate",
     "SLogGate",
     "Scan",
+    "SpectralScaling",
     "Squeeze",
 ]

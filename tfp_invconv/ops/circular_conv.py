@@ -98,7 +98,14 @@ def _padded_conv(x, kernel):
 
 
 def multiply_frequencies(x, responses, ndims):
-    """Multiplies the images `[..., H, W, C]` by a response at each frequency."""
+    """Multiplies the images `[..., H, W, C]` by a response at each frequency.
+
+    Args:
+      x: `[..., H, W, C]`.
+      responses: complex or, if they do not change phases, real `[..., (H // 2 + 1) W, C, C]`, or
+        real `[..., (H // 2 + 1) W, 1, C]` to scale each channel.
+      ndims: number of axes; see the module.
+    """
     lead, (*event, channels) = sizes(x)[: -ndims - 1], sizes(x)[-ndims - 1 :]
     # Images that share a kernel are rows of one matrix; otherwise each image is a matrix.
     shared = responses.shape.rank == 3
@@ -114,12 +121,7 @@ def multiply_frequencies(x, responses, ndims):
         spectrum = _fft(images, ndims)
     else:
         spectrum = _transform(images, [tf.range(size) for size in event], event)
-    spectrum = tf.reshape(spectrum, [*lead, -1, 2, count, channels])
-    a, b = tf.unstack(spectrum, 2, axis=-3)
-    c, d = tf.math.real(responses), tf.math.imag(responses)
-    product = tf.stack(
-        [tf.matmul(a, c) - tf.matmul(b, d), tf.matmul(a, d) + tf.matmul(b, c)], axis=-3
-    )
+    product = _multiply(tf.reshape(spectrum, [*lead, -1, 2, count, channels]), responses)
     back = _fft_back if by_fft else _transform_back
     images = back(product, lead, event)
 
@@ -127,6 +129,17 @@ def multiply_frequencies(x, responses, ndims):
         images = tf.reshape(images, [*event, count, channels])
         images = tf.transpose(images, [ndims, *range(ndims), ndims + 1])
     return tf.reshape(images, sizes(x))
+
+
+def _multiply(spectrum, responses):
+    """Multiplies rows of channels `[..., F, 2, n, C]`, real and imaginary, by the responses."""
+    if not responses.dtype.is_complex:
+        responses = responses[..., tf.newaxis, :, :]
+        is_diagonal = responses.shape[-2] == 1
+        return spectrum * responses if is_diagonal else tf.matmul(spectrum, responses)
+    a, b = tf.unstack(spectrum, 2, axis=-3)
+    c, d = tf.math.real(responses), tf.math.imag(responses)
+    return tf.stack([tf.matmul(a, c) - tf.matmul(b, d), tf.matmul(a, d) + tf.matmul(b, c)], -3)
 
 
 def frequency_responses(kernel, event):

@@ -38,7 +38,7 @@ def circular_exp_conv(x, kernel, ndims):
     """
     x = broadcast_batch(x, ndims + 1, kernel, ndims + 2)
     responses = frequency_responses(kernel, sizes(x)[-ndims - 1 : -1])
-    return multiply_frequencies(x, _exponential(responses), ndims)
+    return multiply_frequencies(x, matrix_exponential(responses), ndims)
 
 
 def circular_exp_log_det(kernel, event):
@@ -52,7 +52,7 @@ def circular_exp_log_det(kernel, event):
     return tf.cast(math.prod(event), kernel.dtype) * traces
 
 
-def _exponential(matrices):
+def matrix_exponential(matrices):
     """Returns the matrix exponential by scaling and squaring, with products only, for XLA."""
     epsilon = np.finfo(matrices.dtype.as_numpy_dtype).eps
     # Up to this norm, the first term beyond the polynomial is half a rounding error.
