@@ -117,6 +117,15 @@ def parameter_injector_of_channels(event_shape, *, seed, dtype):
     return Given(tic.ParameterInjector.trainable(norm, **options), noise(2, seed=5, dtype=dtype))
 
 
+def checkerboard_given_a_vector(event_shape, *, dtype, **kwargs):
+    """The other parity, an odd layer, and another network."""
+    options = dict(
+        parity=1, odd=True, network=tic.networks.residual_net, width=3, condition_shape=[2]
+    )
+    layer = tic.CheckerboardCoupling.trainable(event_shape, dtype=dtype, **options, **kwargs)
+    return Given(layer, noise(2, seed=5, dtype=dtype))
+
+
 def condition_encoder(event_shape, *, dtype, **kwargs):
     """Given a condition of twice the event's sizes."""
     shape = [*(2 * size for size in event_shape[:-1]), 2]
@@ -203,6 +212,10 @@ LAYERS = {
     "ActNorm (vector)": Case(tic.ActNorm.trainable, (5,)),
     "Squeeze": Case(tic.Squeeze.trainable, (4, 6, 3), batched=False),
     "ChannelCoupling": Case(channel_coupling, (4, 4, 4), batched=False),
+    "CheckerboardCoupling": Case(
+        with_options(tic.CheckerboardCoupling, width=4), (4, 6, 2), batched=False
+    ),
+    "CheckerboardCoupling (odd, a condition)": Case(checkerboard_given_a_vector, (2, 4, 1), False),
     "ConditionalChain": Case(conditional_chain, batched=False),
     "AffineInjector": Case(affine_injector, batched=False),
     "AffineInjector (vectors)": Case(
@@ -246,6 +259,7 @@ _MADE_FOR_AXES = {
     "AffineCoupling": with_options(tic.AffineCoupling, width=4),
     "QuadCoupling": with_options(tic.QuadCoupling, width=4),
     "ConvolutionCoupling": with_options(tic.ConvolutionCoupling, width=4, num_filters=1),
+    "CheckerboardCoupling": with_options(tic.CheckerboardCoupling, width=4),
     "PartialChannels": partial_channels,
     "ConditionalChain": conditional_chain,
     "Scan": scan,

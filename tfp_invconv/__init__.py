@@ -8,6 +8,7 @@ from tfp_invconv.bijectors import (
     AffineInjector,
     AutoregressiveConv,
     ChannelCoupling,
+    CheckerboardCoupling,
     CInC3x3,
     ConditionalChain,
     ConditionEncoder,
@@ -26,7 +27,7 @@ from tfp_invconv.bijectors import (
     Squeeze,
 )
 from tfp_invconv.diagnostics import condition_report
-from tfp_invconv.flows import conf, glow
+from tfp_invconv.flows import conf, fields, glow
 from tfp_invconv.latents import interpolate, join_levels, split_levels
 from tfp_invconv.reliability import count_outliers, reconstruction_error
 from tfp_invconv.training import EnergyModel, FlowModel, callbacks
@@ -39,6 +40,7 @@ __all__ = [
     "AutoregressiveConv",
     "CInC3x3",
     "ChannelCoupling",
+    "CheckerboardCoupling",
     "ConditionEncoder",
     "ConditionalChain",
     "ConvolutionCoupling",
@@ -61,6 +63,7 @@ __all__ = [
     "conf",
     "count_outliers",
     "data",
+    "fields",
     "glow",
     "interpolate",
     "join_levels",

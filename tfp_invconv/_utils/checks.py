@@ -27,6 +27,12 @@ def check_rate(value, argument, layer):
         )
 
 
+def check_bool(value, argument, layer):
+    """Raises a ValueError unless `value` is a bool."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{layer}: `{argument}` must be a bool; got {value!r}.")
+
+
 def is_finite_number(value):
     """Whether it is a finite number of Python or NumPy; a bool is not."""
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)

@@ -7,6 +7,7 @@ from tfp_invconv.bijectors.affine_coupling import AffineCoupling
 from tfp_invconv.bijectors.affine_injector import AffineInjector
 from tfp_invconv.bijectors.autoregressive_conv import AutoregressiveConv
 from tfp_invconv.bijectors.channel_coupling import ChannelCoupling
+from tfp_invconv.bijectors.checkerboard_coupling import CheckerboardCoupling
 from tfp_invconv.bijectors.cinc_3x3 import CInC3x3
 from tfp_invconv.bijectors.condition_encoder import ConditionEncoder
 from tfp_invconv.bijectors.conditional_chain import ConditionalChain
@@ -32,6 +33,7 @@ __all__ = [
     "AutoregressiveConv",
     "CInC3x3",
     "ChannelCoupling",
+    "CheckerboardCoupling",
     "ConditionEncoder",
     "ConditionalChain",
     "ConvolutionCoupling",

@@ -22,6 +22,10 @@ class NetworkLayer(ValueAndLogDetBijector):
         # Keras layers are not tf.Modules: this list lets tf.Module find their variables.
         self.networks = self._no_dependency(list(networks))
         self._network_variables = _calling.variables(networks)
+        # Of a second input: `[n]` for n numbers or classes, None if no network has one.
+        given = map(_calling.condition_shape, networks)
+        shape = next((shape for shape in given if shape is not None), None)
+        self.condition_shape = self._no_dependency(shape)
         if dtype is None and self._network_variables:
             dtype = self._network_variables[0].dtype
         super().__init__(dtype=dtype, name=name, **options)
@@ -33,6 +37,11 @@ class NetworkLayer(ValueAndLogDetBijector):
     @classmethod
     def _parameter_properties(cls, dtype):
         return {}
+
+    @property
+    def takes_condition(self) -> bool:
+        """Whether it takes a condition; see `ConditionalChain`."""
+        return self.condition_shape is not None
 
     def _inverse_and_log_det(self, y, condition=None):
         return self._run("inverse", y, condition)

@@ -134,11 +134,6 @@ class AffineInjector(NetworkLayer):
         )
         return cls(made, event_ndims=len(event_shape), **options)
 
-    @property
-    def takes_condition(self) -> bool:
-        """Whether it takes a condition: always; see `ConditionalChain`."""
-        return True
-
     def _run(self, direction, x, condition):
         ndims, shape = self.forward_min_event_ndims, self.condition_shape
         checks.check_event(x, self.name, checks.EVENTS[ndims])

@@ -10,7 +10,6 @@ import tensorflow_probability as tfp
 from tfp_invconv._utils import checks
 from tfp_invconv.bijectors import _conditions
 from tfp_invconv.bijectors._network_layer import NetworkLayer
-from tfp_invconv.networks import _calling
 
 tfb = tfp.bijectors
 
@@ -89,17 +88,6 @@ class ChannelCoupling(NetworkLayer):
             parameters=parameters,
             name=name,
         )
-
-    @property
-    def takes_condition(self) -> bool:
-        """Whether a network has a second input, for the condition."""
-        return any(_calling.takes_condition(network) for network in self.networks)
-
-    @property
-    def condition_shape(self) -> list[int] | None:
-        """The shape of one condition, `[n]` for n numbers or classes; None if there is none."""
-        given = map(_calling.condition_shape, self.networks)
-        return next((shape for shape in given if shape is not None), None)
 
     def _run(self, direction, x, condition):
         ndims, shape = self.forward_min_event_ndims, self.condition_shape

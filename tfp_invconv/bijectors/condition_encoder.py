@@ -106,11 +106,6 @@ class ConditionEncoder(NetworkLayer):
             )
         )
 
-    @property
-    def takes_condition(self) -> bool:
-        """Whether it takes a condition: always; see `ConditionalChain`."""
-        return True
-
     def encode(self, x: TensorLike, condition: TensorLike) -> tuple[tf.Tensor, tf.Tensor]:
         """The event, with the batch dimensions of both, and the features of the condition."""
         ndims, shape = self.forward_min_event_ndims, self.condition_shape

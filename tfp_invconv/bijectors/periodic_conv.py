@@ -117,8 +117,7 @@ class PeriodicConv(ParameterBijector):
             Every call checks it.
         """
         parameters = dict(locals())
-        if not isinstance(exponential, bool):
-            raise ValueError(f"{name}: `exponential` must be a bool; got {exponential!r}.")
+        checks.check_bool(exponential, "exponential", name)
         self.exponential = exponential
         super().__init__(parameters, event_ndims=event_ndims, is_constant_jacobian=True)
 

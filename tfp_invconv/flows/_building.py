@@ -17,10 +17,10 @@ tfd = tfp.distributions
 _SOFTNESS = 0.06
 
 
-def network_options(builder, network, width, dropout, dtype):
+def network_options(builder, network, width, dropout, dtype, default_width=128):
     """Returns the options shared by the networks of a flow."""
     if network is None and width is None:
-        width = 128
+        width = default_width
     _making.given_options(network or conv_net, width, dropout, builder)
     return dict(network=network, width=width, dropout=dropout, dtype=dtype)
 

@@ -32,7 +32,9 @@ def encoder_and_shape(conditional, condition_network, has_prior, sizes, *, seed,
       ValueError: if `conditional` is none of these; there is no condition for the network or the
         prior; or the network returns no features for events of these axes.
     """
-    shape = _shape_of_conditions(conditional, has_prior, builder)
+    shape = shape_of_conditions(conditional, builder)
+    if shape is None and has_prior:
+        raise ValueError(f"{builder}: `conditional_prior` needs a condition, `conditional`.")
     encoder = _make_encoder(shape, condition_network, sizes, seed, dtype, builder)
     return encoder, shape if encoder is None else list(encoder.output_shape[1:])
 
@@ -66,10 +68,9 @@ def at_half_size(bijector, condition_shape, dtype):
     return ConditionEncoder(bijector, keras.Model(inputs, halved), name="half_size")
 
 
-def _shape_of_conditions(conditional, has_prior, builder):
+def shape_of_conditions(conditional, builder):
+    """The shape that a builder's argument `conditional` stands for, None for None."""
     if conditional is None:
-        if has_prior:
-            raise ValueError(f"{builder}: `conditional_prior` needs a condition, `conditional`.")
         return None
     if checks.is_integer(conditional) and conditional > 0:
         return [int(conditional)]

@@ -1,6 +1,7 @@
 """Shared by the networks: hidden layers, the condition, the dtype policy."""
 
 import contextlib
+import functools
 
 import keras
 import numpy as np
@@ -18,7 +19,18 @@ class NetworkBuilder:
     """
 
     def __init__(
-        self, name, ranks, input_shape, condition_shape, *, num_hidden, width, dropout, seed, dtype
+        self,
+        name,
+        ranks,
+        input_shape,
+        condition_shape,
+        *,
+        num_hidden,
+        width,
+        dropout,
+        seed,
+        dtype,
+        padding="same",
     ):
         """Makes the inputs.
 
@@ -32,16 +44,17 @@ class NetworkBuilder:
           dropout: rate of dropout after those with an activation.
           seed: int or None.
           dtype: a dtype, a Keras policy, or None for the global policy.
+          padding: "same" or "circular".
         """
         self.policy = dtype_policy(dtype)
-        _check_options(name, ranks, input_shape, condition_shape, width, dropout)
+        _check_options(name, ranks, input_shape, condition_shape, width, dropout, padding)
         shapes = [input_shape] if condition_shape is None else [input_shape, condition_shape]
         # Keras casts inputs to the dtype of `keras.Input`, whatever dtype the layers compute in.
         dtype = self.policy.variable_dtype
         self.inputs = [keras.Input(tuple(shape), dtype=dtype) for shape in shapes]
         self._num_axes = len(input_shape) - 1
         # Keras's dense layers reject NumPy ints.
-        self._width, self._dropout = int(width), dropout
+        self._width, self._dropout, self._padding = int(width), dropout, padding
         self._seeds = enumerate(seeds.spawn_seeds(seed, num_hidden), 1)
 
     def first(self, size, activation=None):
@@ -93,8 +106,40 @@ class NetworkBuilder:
     def _layer(self, units, size, **options):
         if self._num_axes == 0:
             return Dense(int(units), dtype=self.policy, **options)
-        layer = (Conv1D, Conv2D, Conv3D)[self._num_axes - 1]
-        return layer(int(units), size, padding="same", dtype=self.policy, **options)
+        layer = functools.partial(
+            (Conv1D, Conv2D, Conv3D)[self._num_axes - 1],
+            int(units),
+            size,
+            dtype=self.policy,
+            **options,
+        )
+        if self._padding == "same" or size == 1:
+            return layer(padding="same")
+        # Keras saves a layer without `get_config` if its arguments are plain.
+        wrap, convolve = WrapEdges(dtype=self.policy.name), layer(padding="valid")
+        return lambda h: convolve(wrap(h))
+
+
+@keras.saving.register_keras_serializable("tfp_invconv")
+class WrapEdges(keras.layers.Layer):
+    """Repeats the first and the last pixel of each axis beyond the opposite edge, as on a torus.
+
+    A 3x3 convolution without padding then returns as many pixels as there were.
+    """
+
+    def compute_output_shape(self, input_shape):
+        """The shape with two more pixels along each axis."""
+        batch, *sizes, channels = input_shape
+        return (batch, *(size and size + 2 for size in sizes), channels)
+
+    def call(self, inputs):
+        """Wraps axis by axis."""
+        outputs = inputs
+        for axis in range(1, len(inputs.shape) - 1):
+            axes_before = (slice(None),) * axis
+            first, last = (*axes_before, slice(1)), (*axes_before, slice(-1, None))
+            outputs = tf.concat([outputs[last], outputs, outputs[first]], axis)
+        return outputs
 
 
 class _AccurateBias:
@@ -169,12 +214,14 @@ def dtype_policy(dtype):
     )
 
 
-def _check_options(name, ranks, input_shape, condition_shape, width, dropout):
+def _check_options(name, ranks, input_shape, condition_shape, width, dropout, padding):
     if np.ndim(input_shape) != 1 or len(input_shape) not in ranks:
         needs = " or ".join(checks.EVENTS[rank] for rank in ranks)
         raise ValueError(f"{name}: `input_shape` must be {needs}; got {input_shape!r}.")
     checks.check_positive_integer(width, "width", name)
     checks.check_rate(dropout, "dropout", name)
+    if padding not in ("same", "circular"):
+        raise ValueError(f'{name}: `padding` must be "same" or "circular"; got {padding!r}.')
     if condition_shape is None:
         return
     is_shape = np.ndim(condition_shape) == 1 and np.size(condition_shape)

@@ -9,8 +9,8 @@ from tfp_invconv._utils import checks
 from tfp_invconv.networks import _building, _calling
 
 
-def given_options(network, width, dropout, layer):
-    """Returns those of `width` and `dropout` that are not None, as keyword arguments.
+def given_options(network, width, dropout, layer, padding=None):
+    """Returns those of `width`, `dropout` and `padding` that are not None, as keyword arguments.
 
     Raises:
       ValueError: if one is out of its range, or `network` is not a function that takes them.
@@ -22,6 +22,8 @@ def given_options(network, width, dropout, layer):
     if dropout is not None:
         checks.check_rate(dropout, "dropout", layer)
         options["dropout"] = dropout
+    if padding is not None:
+        options["padding"] = padding
     keywords = {"condition_shape": None, "seed": None, "dtype": None, **options}
     try:
         if isinstance(network, keras.Layer):
@@ -36,7 +38,17 @@ def given_options(network, width, dropout, layer):
 
 
 def make(
-    network, input_shape, output_channels, *, condition_shape, seed, dtype, width, dropout, layer
+    network,
+    input_shape,
+    output_channels,
+    *,
+    condition_shape,
+    seed,
+    dtype,
+    width,
+    dropout,
+    layer,
+    padding=None,
 ):
     """Calls a function that makes networks, and checks what it returns.
 
@@ -50,6 +62,7 @@ def make(
       width: an argument of the function, unless it is None.
       dropout: likewise.
       layer: name of the layer, for errors.
+      padding: likewise, an argument of the function unless it is None.
 
     Returns:
       A built Keras layer.
@@ -57,7 +70,7 @@ def make(
     Raises:
       ValueError: if the function does not take these arguments, or returns anything else.
     """
-    options = given_options(network, width, dropout, layer)
+    options = given_options(network, width, dropout, layer, padding)
     policy = _building.dtype_policy(dtype)
     made = network(
         list(input_shape),

@@ -13,6 +13,7 @@ def conv_net(
     *,
     condition_shape: Shape | None = None,
     width: int = 64,
+    padding: str = "same",
     dropout: float = 0.0,
     seed: int | None = None,
     dtype: DType | None = None,
@@ -30,6 +31,8 @@ def conv_net(
       condition_shape: None for no condition. `[n]` for a second input `[B, n]`, which shifts the
         channels of the first hidden layer; `[H, W, k]` for one whose channels it sees beside x.
       width: channels of the hidden layers.
+      padding: "same" for zeros beyond the edges, or "circular" for inputs on a torus, whose edges
+        meet: rolling the input then rolls the output.
       dropout: rate of dropout after each hidden layer while a Keras model trains.
       seed: int seed of the initial weights, or None.
       dtype: a dtype, or a Keras dtype policy such as "mixed_bfloat16"; None for the global policy.
@@ -53,6 +56,7 @@ def conv_net(
         dropout=dropout,
         seed=seed,
         dtype=dtype,
+        padding=padding,
     )
     h = network.hidden(network.first(3, "relu"), 1, "relu")
     return network.model(h, output_channels, 3)

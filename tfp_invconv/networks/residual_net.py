@@ -15,6 +15,7 @@ def residual_net(
     condition_shape: Shape | None = None,
     depth: int = 2,
     width: int = 64,
+    padding: str = "same",
     dropout: float = 0.0,
     seed: int | None = None,
     dtype: DType | None = None,
@@ -39,6 +40,8 @@ def residual_net(
         channels of the first convolution; `[H, W, k]` for one whose channels it sees beside x.
       depth: number of blocks.
       width: channels of the hidden layers.
+      padding: "same" for zeros beyond the edges, or "circular" for inputs on a torus, whose edges
+        meet: rolling the input then rolls the output.
       dropout: rate of dropout between the convolutions of a block while a Keras model trains.
       seed: int seed of the initial weights, or None.
       dtype: a dtype, or a Keras dtype policy such as "mixed_bfloat16"; None for the global policy.
@@ -68,6 +71,7 @@ def residual_net(
         dropout=dropout,
         seed=seed,
         dtype=dtype,
+        padding=padding,
     )
     h = network.first(3)
     for _ in range(depth):
