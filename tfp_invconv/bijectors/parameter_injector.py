@@ -125,11 +125,6 @@ class ParameterInjector(NetworkLayer):
         )
         return cls(layer, made, **options)
 
-    @property
-    def takes_condition(self) -> bool:
-        """Whether it takes a condition: always; see `ConditionalChain`."""
-        return True
-
     def _run(self, direction, x, condition):
         ndims, shape = self.forward_min_event_ndims, self.condition_shape
         checks.check_event(x, self.name, checks.EVENTS[ndims])
