@@ -34,11 +34,20 @@ from tfp_invconv.networks._building import variable_dtype
 
 tfb = tfp.bijectors
 
+
+
+def _inverted(trainable):
+    """The same layer with its directions exchanged."""
+    return lambda *args, **kwargs: tfb.Invert(trainable(*args, **kwargs))
+
+
 # The layers between the ActNorm and the coupling of a step.
 CONVOLUTIONS = {
     "1x1": (HouseholderQR1x1.trainable,),
     "emerging": (HouseholderQR1x1.trainable, EmergingConv.trainable),
+    "emerging-inverse": (HouseholderQR1x1.trainable, _inverted(EmergingConv.trainable)),
     "cinc": (HouseholderQR1x1.trainable, CInC3x3.trainable),
+    "cinc-inverse": (HouseholderQR1x1.trainable, _inverted(CInC3x3.trainable)),
     "periodic": (
         HouseholderQR1x1.trainable,
         functools.partial(PeriodicConv.trainable, exponential=True),
@@ -98,7 +107,8 @@ def glow(
       levels: number of levels.
       depth: number of steps in each level.
       conv: "1x1" (`HouseholderQR1x1`); "emerging", "cinc" or "dct" (`EmergingConv`, `CInC3x3` or
-        `DCTSymmetricConv` after it); "periodic" (`PeriodicConv` as an exponential after it, which
+        `DCTSymmetricConv` after it); "emerging-inverse" or "cinc-inverse" (the same with `tfb.Invert`
+        around it: the density solves, and sampling is a convolution); "periodic" (`PeriodicConv` as an exponential after it, which
         can't become singular); or "periodic-free" (a free `PeriodicConv`, with a 1x1 one inside).
       coupling: "affine", "additive", "quad" or "conf" (`ConvolutionCoupling`).
       log_scale_bound: bound of the affine and quad couplings and of the conditioning between
