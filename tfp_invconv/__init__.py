@@ -27,6 +27,7 @@ from tfp_invconv.bijectors import (
     Squeeze,
 )
 from tfp_invconv.diagnostics import condition_report
+from tfp_invconv.energies import importance_weights, independence_sampler
 from tfp_invconv.flows import conf, fields, glow
 from tfp_invconv.latents import interpolate, join_levels, split_levels
 from tfp_invconv.reliability import count_outliers, reconstruction_error
@@ -65,6 +66,8 @@ __all__ = [
     "data",
     "fields",
     "glow",
+    "importance_weights",
+    "independence_sampler",
     "interpolate",
     "join_levels",
     "networks",
