@@ -35,24 +35,48 @@ def train(name, model, data, args, options, folder, validation_data):
       A dict of results: whether the training is finished, and not interrupted by hand; whether it
       diverged; the number of whole epochs; the seconds it took; the number of parameters.
     """
-    # `count_params` would count the seeds of dropouts, too.
-    parameters = sum(math.prod(variable.shape) for variable in model.trainable_variables)
-    print(f"{name}: {parameters:,} parameters; run folder: {folder}")
-    model.compile(make_optimizer(args.learning_rate, args.epochs * len(data)))
-    model.optimizer.build(model.trainable_variables)
-    interrupt = tic.callbacks.StopOnInterrupt()
     averages = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
     stopping = keras.callbacks.EarlyStopping(patience=args.patience, restore_best_weights=True)
     backup = tic.callbacks.Backup(
         folder, data=data, callbacks=[averages, stopping], minutes=args.minutes, config=options
     )
-    model.fit(
-        data,
+    return fit(
+        name,
+        model,
+        make_optimizer(args.learning_rate, args.epochs * len(data)),
+        [averages, stopping, backup],
+        folder,
+        x=data,
         epochs=args.epochs,
         steps_per_epoch=len(data),  # so that Keras makes one iterator for each epoch
         shuffle=False,  # The data set does.
         validation_data=validation_data,
-        callbacks=[interrupt, keras.callbacks.TerminateOnNaN(), averages, stopping, backup],
+    )
+
+
+def fit(name, model, optimizer, callbacks, folder, **arguments):
+    """Fits a model, until the end, NaN or Ctrl-C.
+
+    Args:
+      name: of the model, printed.
+      model: a `keras.Model`.
+      optimizer: a Keras optimizer.
+      callbacks: list of callbacks, the last one a `tic.callbacks.Backup`.
+      folder: of the run.
+      **arguments: of `model.fit`.
+
+    Returns:
+      The results of `train`.
+    """
+    # `count_params` would count the seeds of dropouts, too.
+    parameters = sum(math.prod(variable.shape) for variable in model.trainable_variables)
+    print(f"{name}: {parameters:,} parameters; run folder: {folder}")
+    model.compile(optimizer)
+    model.optimizer.build(model.trainable_variables)
+    interrupt, backup = tic.callbacks.StopOnInterrupt(), callbacks[-1]
+    model.fit(
+        callbacks=[interrupt, keras.callbacks.TerminateOnNaN(), *callbacks],
+        **arguments,
     )
     if interrupt.interrupted:
         print("\nStopped; going on with the weights reached.")

@@ -9,13 +9,22 @@ import tensorflow_probability as tfp
 
 from tfp_invconv._utils import checks, seeds
 from tfp_invconv._utils.types import DType, Shape
-from tfp_invconv.bijectors import ActNorm, CheckerboardCoupling, PeriodicConv, Scan
+from tfp_invconv.bijectors import (
+    ActNorm,
+    CheckerboardCoupling,
+    ParameterInjector,
+    PeriodicConv,
+    Scan,
+    SpectralScaling,
+)
+from tfp_invconv.bijectors._conditions import is_image
 from tfp_invconv.bijectors.affine_coupling import check_log_scale_bound
 from tfp_invconv.flows import _building, _conditioning
 from tfp_invconv.networks._building import variable_dtype
 
 # The layer between the couplings of a step and those of the next.
 FIELD_CONVOLUTIONS: dict[str | None, Any] = {
+    "spectral": SpectralScaling.trainable,
     "periodic": functools.partial(PeriodicConv.trainable, exponential=True),
     None: None,
 }
@@ -26,7 +35,7 @@ def fields(
     event_shape: Shape,
     depth: int = 4,
     *,
-    conv: str | None = "periodic",
+    conv: str | None = "spectral",
     odd: bool = False,
     log_scale_bound: float | str = 1.0,
     conditional: int | Shape | None = None,
@@ -48,7 +57,8 @@ def fields(
     Args:
       event_shape: `[H, W, C]`, `[T, C]` or `[D, H, W, C]`, of even sizes but for the channels.
       depth: number of steps.
-      conv: "periodic" (`PeriodicConv` as an exponential), or None for couplings alone.
+      conv: "spectral" (`SpectralScaling`), "periodic" (`PeriodicConv` as an exponential), or None
+        for couplings alone.
       odd: whether the flow commutes with a change of sign, so that log_prob(-x) = log_prob(x).
         The couplings then evaluate their networks twice. Otherwise an `ActNorm` comes first, which
         a `FlowModel` fits to the data.
@@ -102,24 +112,29 @@ def fields(
             "fields: all sizes but the channels must be even, since a checkerboard does not close "
             f"on a torus of odd sizes; got event_shape {tuple(event_shape)}."
         )
+    condition_shape = _conditioning.shape_of_conditions(conditional, "fields")
     coupling = functools.partial(
         CheckerboardCoupling.trainable,
         event_shape,
         odd=odd,
         log_scale_bound=log_scale_bound,
-        condition_shape=_conditioning.shape_of_conditions(conditional, "fields"),
+        condition_shape=condition_shape,
         **_building.network_options("fields", network, width, dropout, dtype, default_width=64),
     )
     dtype, is_conditional = variable_dtype(dtype), conditional is not None
 
     def step(seed):
-        even_seed, odd_seed, conv_seed = seeds.spawn_seeds(seed, 3)
+        even_seed, odd_seed, conv_seed, injector_seed = seeds.spawn_seeds(seed, 4)
         layers = [
             coupling(parity=0, seed=even_seed, name="even_sites"),
             coupling(parity=1, seed=odd_seed, name="odd_sites"),
         ]
         if conv is not None:
-            layers.append(FIELD_CONVOLUTIONS[conv](event_shape, seed=conv_seed, dtype=dtype))
+            layer = FIELD_CONVOLUTIONS[conv](event_shape, seed=conv_seed, dtype=dtype)
+            if is_conditional and not is_image(condition_shape):
+                given = dict(condition_shape=condition_shape, width=width, seed=injector_seed)
+                layer = ParameterInjector.trainable(layer, **given)
+            layers.append(layer)
         return _building.chain(layers, is_conditional)
 
     flow = [Scan.trainable(step, depth, seed=seed, name="steps", remat=remat, unroll=unroll)]
