@@ -25,10 +25,6 @@ def test_observables(example):
     phi = noise(3, 4, 4, 1).numpy()
     found = example("train_phi4").observables(phi)
     np.testing.assert_allclose(found["phi_squared"], [np.mean(x**2) for x in phi])
-    sums = [
-        sum(x[0, 0, 0] * x for x in np.roll(field, s, (0, 1)))[0] for s in [(0, 0)] for field in phi
-    ]
-    assert len(sums) == 3
     for n, field in enumerate(phi[..., 0]):
         pairs = [field[i, j] * field[k, m] for i, j, k, m in np.ndindex(4, 4, 4, 4)]
         np.testing.assert_allclose(found["susceptibility"][n], np.sum(pairs) / 16)
@@ -51,16 +47,8 @@ def test_errors_are_those_of_repetitions(example):
     means, errors = np.transpose(found)
     np.testing.assert_allclose(means.mean(), 1.25, atol=0.02)
     np.testing.assert_allclose(errors.mean(), means.std(), rtol=0.1)
-    found = [
-        module.of_chains(
-            rng.normal(1.0, 2.0, [100, 1]) @ np.ones([1, 1]) + rng.normal(size=[100, 50])
-        )
-        for _ in range(3)
-    ]
-    assert len(found) == 3
-    means, errors = np.transpose(
-        [module.of_chains(3 + rng.normal(size=[20, 50])) for _ in range(400)]
-    )
+    found = [module.of_chains(3.0 + rng.normal(size=[20, 50])) for _ in range(400)]
+    means, errors = np.transpose(found)
     np.testing.assert_allclose(means.mean(), 3.0, atol=0.01)
     np.testing.assert_allclose(errors.mean(), means.std(), rtol=0.1)
 

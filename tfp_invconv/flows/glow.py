@@ -35,7 +35,6 @@ from tfp_invconv.networks._building import variable_dtype
 tfb = tfp.bijectors
 
 
-
 def _inverted(trainable):
     """The same layer with its directions exchanged."""
     return lambda *args, **kwargs: tfb.Invert(trainable(*args, **kwargs))
