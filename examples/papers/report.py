@@ -24,6 +24,7 @@ import numpy as np
 import sampling_time
 import train_conditional
 import train_generated
+import train_phi4
 import train_posterior
 from experiment import markdown, read_runs, run_command, table_row, write
 
@@ -358,6 +359,14 @@ def conditional(results=RESULTS):
     return table_of(train_conditional, runs)
 
 
+def phi4(results=RESULTS):
+    """Flows of the lattice theory phi^4, beside Hamiltonian Monte Carlo."""
+    reference = read("phi4", results).get("hmc", {})
+    runs = {flow: read_seeds("phi4", flow, results) for flow in train_phi4.FLOWS}
+    runs = {flow: train_phi4.with_deviations(found, reference) for flow, found in runs.items()}
+    return table_of(train_phi4, runs)
+
+
 def table_of(script, runs):
     """The table of a script, {name: {seed: results}}, without names that have no runs."""
     rows = [
@@ -381,6 +390,7 @@ PAGES = {
         "posterior": posterior,
         "conditional": conditional,
     },
+    "fields.md": {"phi4": phi4},
 }
 
 
