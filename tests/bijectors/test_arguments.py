@@ -33,6 +33,7 @@ CALLABLES = {
     ),
     "glow": functools.partial(tic.glow, [4, 4, 1], levels=1, depth=1, width=4),
     "conf": functools.partial(tic.conf, [5], depth=1, width=4),
+    "fields": functools.partial(tic.fields, [4, 4, 1], depth=1, width=4),
     "conv_net": functools.partial(tic.networks.conv_net, [4, 4, 2], 2, width=4),
     "mlp": functools.partial(tic.networks.mlp, [3], 2, width=4),
     "residual_net": functools.partial(tic.networks.residual_net, [3], 2, width=4),
@@ -83,7 +84,9 @@ def test_the_table_has_every_option_that_is_an_int():
     others |= {
         "linear_beyond",
         "network",
+        "odd",
         "options",
+        "padding",
         "remat",
         "threshold",
         "unroll",
