@@ -202,6 +202,10 @@ LAYERS = {
     "RootGate": Case(with_options(tic.RootGate, threshold=0.7)),
     "SLogGate (linear_beyond)": Case(with_options(tic.SLogGate, linear_beyond=0.7)),
     "SLogGate (vector)": Case(tic.SLogGate.trainable, (5,)),
+    "PointwiseSpline": Case(with_options(tic.PointwiseSpline, reach=1.5, num_bins=5)),
+    "PointwiseSpline (odd vector)": Case(
+        with_options(tic.PointwiseSpline, reach=1.0, num_bins=2, odd=True), (5,)
+    ),
     "ConvolutionCoupling": Case(with_options(tic.ConvolutionCoupling, width=4), batched=False),
     "ConvolutionCoupling (vector)": Case(
         with_options(tic.ConvolutionCoupling, width=4, num_filters=1), (7,), False
@@ -255,6 +259,7 @@ _MADE_FOR_AXES = {
     "HouseholderQR1x1": tic.HouseholderQR1x1.trainable,
     "ActNorm": tic.ActNorm.trainable,
     "SLogGate": tic.SLogGate.trainable,
+    "PointwiseSpline": with_options(tic.PointwiseSpline, reach=1.0),
     "Squeeze": tic.Squeeze.trainable,
     "AffineCoupling": with_options(tic.AffineCoupling, width=4),
     "QuadCoupling": with_options(tic.QuadCoupling, width=4),

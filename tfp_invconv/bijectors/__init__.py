@@ -18,6 +18,7 @@ from tfp_invconv.bijectors.householder_qr_1x1 import HouseholderQR1x1
 from tfp_invconv.bijectors.parameter_injector import ParameterInjector
 from tfp_invconv.bijectors.partial_channels import PartialChannels
 from tfp_invconv.bijectors.periodic_conv import PeriodicConv
+from tfp_invconv.bijectors.pointwise_spline import PointwiseSpline
 from tfp_invconv.bijectors.quad_coupling import QuadCoupling
 from tfp_invconv.bijectors.root_gate import RootGate
 from tfp_invconv.bijectors.s_log_gate import SLogGate
@@ -44,6 +45,7 @@ __all__ = [
     "ParameterInjector",
     "PartialChannels",
     "PeriodicConv",
+    "PointwiseSpline",
     "QuadCoupling",
     "RootGate",
     "SLogGate",
