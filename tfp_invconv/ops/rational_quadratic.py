@@ -63,8 +63,7 @@ def _bins(x, widths, heights, slopes, reach, by):
     """a, w, b, h, d and e of the bin that each number is in, by its x (0) or its y (2)."""
     starts = [tf.cumsum(sizes, -1, exclusive=True) - reach for sizes in (widths, heights)]
     constants = [starts[0], widths, starts[1], heights, slopes[..., :-1], slopes[..., 1:]]
-    is_above = tf.cast(x[..., tf.newaxis] >= constants[by][..., 1:], x.dtype)
-    before_axis = [[0, 0]] * (is_above.shape.rank - 1)
-    one_hot = tf.pad(is_above, [*before_axis, [1, 0]], constant_values=1.0)
-    one_hot -= tf.pad(is_above, [*before_axis, [0, 1]])
+    is_above = tf.cast(x[..., tf.newaxis] >= constants[by], x.dtype)
+    after = [[0, 0]] * (is_above.shape.rank - 1) + [[0, 1]]
+    one_hot = is_above - tf.pad(is_above[..., 1:], after)
     return [tf.reduce_sum(one_hot * values, -1) for values in constants]
