@@ -84,8 +84,7 @@ class PointwiseSpline(ParameterBijector):
         """
         parameters = dict(locals())
         checks.check_positive_number(reach, "reach", name)
-        if not isinstance(odd, bool):
-            raise ValueError(f"{name}: `odd` must be a bool; got {odd!r}.")
+        checks.check_bool(odd, "odd", name)
         self.reach, self.odd = float(reach), odd
         super().__init__(parameters)
         if self.log_slopes.shape[-1] != self.width_logits.shape[-1] + 1:

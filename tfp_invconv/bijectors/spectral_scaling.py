@@ -92,8 +92,7 @@ class SpectralScaling(ParameterBijector):
             `anisotropic` is not a bool.
         """
         parameters = dict(locals())
-        if not isinstance(anisotropic, bool):
-            raise ValueError(f"{name}: `anisotropic` must be a bool; got {anisotropic!r}.")
+        checks.check_bool(anisotropic, "anisotropic", name)
         self.anisotropic = anisotropic
         super().__init__(parameters, event_ndims=event_ndims, is_constant_jacobian=True)
         rows, curves = self.log_scale.shape[-2], event_ndims if anisotropic else 1
