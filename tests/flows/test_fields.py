@@ -81,11 +81,12 @@ def test_what_a_step_is_made_of():
     )
     norm, scan = flow.bijector.bijectors
     assert isinstance(norm, tic.ActNorm) and len(scan) == 3 and scan.remat and scan.unroll
-    even, odd, conv = scan[0].bijectors
+    spline, even, odd, conv = scan[0].bijectors
+    assert isinstance(spline, tic.PointwiseSpline) and not spline.odd
     assert (even.parity, odd.parity) == (0, 1) and conv.exponential
     for coupling in (even, odd):
         assert coupling.log_scale_bound == 0.5 and not coupling.odd
-    for coupling in scan.bijector.bijectors[:2]:
+    for coupling in scan.bijector.bijectors[1:3]:
         network = coupling.networks[0].network
         names = [layer.name for layer in network.layers]
         assert sum(name.startswith("wrap_edges") for name in names) == 5
@@ -93,8 +94,9 @@ def test_what_a_step_is_made_of():
         assert {layer.rate for layer in network.layers if hasattr(layer, "rate")} == {0.2}
     flow = tic.fields([4, 4, 1], 1, conv=None, odd=True)
     (scan,) = flow.bijector.bijectors
-    assert [part.odd for part in scan[0].bijectors] == [True, True]
-    assert scan.bijector.bijectors[0].networks[0].network.get_layer("hidden_1").filters == 64
+    # No `ActNorm`, whose shift is not odd.
+    assert [part.odd for part in scan[0].bijectors] == [True, True, True]
+    assert scan.bijector.bijectors[1].networks[0].network.get_layer("hidden_1").filters == 64
 
 
 @pytest.mark.parametrize("odd", [False, True])

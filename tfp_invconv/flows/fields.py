@@ -14,6 +14,7 @@ from tfp_invconv.bijectors import (
     CheckerboardCoupling,
     ParameterInjector,
     PeriodicConv,
+    PointwiseSpline,
     Scan,
     SpectralScaling,
 )
@@ -22,9 +23,15 @@ from tfp_invconv.bijectors.affine_coupling import check_log_scale_bound
 from tfp_invconv.flows import _building, _conditioning
 from tfp_invconv.networks._building import variable_dtype
 
-# The layer between the couplings of a step and those of the next.
+
+def _spectral_scaling(event_shape, **options):
+    """A spectral scaling that mixes channels, if there are several."""
+    return SpectralScaling.trainable(event_shape, mix_channels=event_shape[-1] > 1, **options)
+
+
+# The last layer of a step.
 FIELD_CONVOLUTIONS: dict[str | None, Any] = {
-    "spectral": SpectralScaling.trainable,
+    "spectral": _spectral_scaling,
     "periodic": functools.partial(PeriodicConv.trainable, exponential=True),
     None: None,
 }
@@ -49,10 +56,11 @@ def fields(
 ) -> tfp.distributions.TransformedDistribution:
     """A flow of real-valued fields on a torus: lattice fields, maps with edges that meet.
 
-    Each of the `depth` steps consists, from the data on, of two `CheckerboardCoupling`s, which
-    transform the even sites given the odd ones and the odd ones given the even ones, and a
-    convolution. All wrap around at the edges: log_prob does not change when a field is rolled by an
-    even number of sites along any axis, and for `odd=True` when its sign is changed.
+    Each of the `depth` steps consists, from the data on, of a `PointwiseSpline`, two
+    `CheckerboardCoupling`s, which transform the even sites given the odd ones and the odd ones
+    given the even ones, and a convolution. All wrap around at the edges: log_prob does not change
+    when a field is rolled by an even number of sites along any axis, and for `odd=True` when its
+    sign is changed.
 
     Args:
       event_shape: `[H, W, C]`, `[T, C]` or `[D, H, W, C]`, of even sizes but for the channels.
@@ -126,6 +134,7 @@ def fields(
     def step(seed):
         even_seed, odd_seed, conv_seed, injector_seed = seeds.spawn_seeds(seed, 4)
         layers = [
+            PointwiseSpline.trainable(event_shape, odd=odd, dtype=dtype),
             coupling(parity=0, seed=even_seed, name="even_sites"),
             coupling(parity=1, seed=odd_seed, name="odd_sites"),
         ]
