@@ -173,9 +173,11 @@ class EnergyModel(DistributionModel):
 
     def train_step(self, data):
         """A step on as many samples as the batch has numbers."""
-        return distribute.as_rank_1(
-            distribute.skip_gradient_sum(self._train_step, data, self.optimizer)
-        )
+        with warnings.catch_warnings():
+            # Without data the identity is where an ActNorm starts.
+            warnings.filterwarnings("ignore", ".*it is still the identity")
+            logs = distribute.skip_gradient_sum(self._train_step, data, self.optimizer)
+        return distribute.as_rank_1(logs)
 
     def _train_step(self, data):
         trained = [variable for variable in self.flow_variables if variable.trainable]
@@ -209,10 +211,8 @@ class EnergyModel(DistributionModel):
         """log q(x) - target / T, and its gradient for x at constant parameters."""
         # A new tensor: for x itself TFP has log q in its cache, as a function of the noise.
         x = tf.stop_gradient(x)
-        with tf.GradientTape(watch_accessed_variables=False) as tape, warnings.catch_warnings():
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(x)
-            # Without data the identity is where an ActNorm starts.
-            warnings.filterwarnings("ignore", ".*it is still the identity")
             log_q = self.distribution.log_prob(x)
         gradient = tape.gradient(log_q, x)
         with tf.GradientTape(watch_accessed_variables=False) as tape:

@@ -26,7 +26,7 @@ class LogWeights(keras.metrics.Metric):
         super().__init__(name=name, dtype="float64")
         # Each replica sees all weights.
         self._log_sum, self._log_sum_of_squares, self._count = (
-            self.add_variable((), "zeros", aggregation="only_first_replica", name=variable)
+            self.add_variable((), "zeros", self.dtype, "only_first_replica", variable)
             for variable in ("log_sum", "log_sum_of_squares", "count")
         )
         self.reset_state()
