@@ -27,11 +27,10 @@ def test_pages_have_python():
 @pytest.fixture(name="quick")
 def fixture_quick(monkeypatch, tmp_path):
     """Five epochs of a batch for a `fit`, random vectors for BSDS300's, files in a new folder."""
-    fit = tic.FlowModel.fit
 
-    def short_fit(model, *args, **kwargs):
+    def make_short(fit):
         short = {"epochs": 5, "steps_per_epoch": 1, "verbose": 0}
-        return fit(model, *args, **{**kwargs, **short})
+        return lambda *args, **kwargs: fit(*args, **{**kwargs, **short})
 
     def some_vectors(name, split, batch_size):
         assert name in ("bsds300_patches",) and split in ("train", "validation")
@@ -40,7 +39,8 @@ def fixture_quick(monkeypatch, tmp_path):
         vectors = np.random.default_rng(0).normal(size=[2 * batch_size, 63]).astype(np.float32)
         return tf.data.Dataset.from_tensor_slices(vectors).batch(batch_size)
 
-    monkeypatch.setattr(tic.FlowModel, "fit", short_fit)
+    for model in (tic.FlowModel, tic.EnergyModel):
+        monkeypatch.setattr(model, "fit", make_short(model.fit))
     monkeypatch.setattr(tic.data, "load_vectors", some_vectors)
     monkeypatch.chdir(tmp_path)
 
