@@ -23,6 +23,7 @@ import compare_flows
 import numpy as np
 import sampling_time
 import train_conditional
+import train_free_field
 import train_generated
 import train_phi4
 import train_posterior
@@ -359,6 +360,12 @@ def conditional(results=RESULTS):
     return table_of(train_conditional, runs)
 
 
+def free_field(results=RESULTS):
+    """Free fields on lattices of several sizes, beside the exact log Z."""
+    runs = {name: read_seeds("free_field", name, results) for name in train_free_field.LATTICES}
+    return table_of(train_free_field, runs)
+
+
 def phi4(results=RESULTS):
     """Flows of the lattice theory phi^4, beside Hamiltonian Monte Carlo."""
     reference = read("phi4", results).get("hmc", {})
@@ -390,7 +397,7 @@ PAGES = {
         "posterior": posterior,
         "conditional": conditional,
     },
-    "fields.md": {"phi4": phi4},
+    "fields.md": {"free_field": free_field, "phi4": phi4},
 }
 
 

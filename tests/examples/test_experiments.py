@@ -31,14 +31,17 @@ SMALL = {
     "--batch-size 500",
     "train_generated": "volumes --size 4 --events 200 --depth 1 --width 4 --patience 30",
     "train_posterior": "--flows linear --size 4 --events 200 --patience 30 --samples 100",
+    "train_free_field": "--lattices 4x3 --batch-size 8 --samples 2000",
     "train_phi4": "--flows spectral --size 4 --depth 1 --width 2 --batch-size 8 --samples 2000",
 }
+MAKE_THEIR_DATA = ("train_generated", "train_posterior", "train_free_field", "train_phi4")
 FIGURES = {
     "train_image_flow": ("", "test_bits_per_dim", "bits_per_dim"),
     "train_density": ("realnvp/0", "test_nats", "val_loss"),
     "train_vae": ("planar/0", "test_negative_elbo", "val_loss"),
     "train_generated": ("volumes/0", "flow_nats", "val_loss"),
     "train_posterior": ("linear/0", "flow_nats", "val_loss"),
+    "train_free_field": ("4x3/0", "ess", "loss"),
     "train_phi4": ("spectral/0", "ess", "loss"),
 }
 
@@ -70,8 +73,7 @@ def script(name):
 
 def small(name, out, data_dir):
     """The arguments of a small experiment."""
-    makes_its_data = name in ("train_generated", "train_posterior", "train_phi4")
-    data = [] if makes_its_data else ["--data-dir", data_dir]
+    data = [] if name in MAKE_THEIR_DATA else ["--data-dir", data_dir]
     return [*SMALL[name].split(), "--epochs", EPOCHS, *data, "--out", out]
 
 
