@@ -92,6 +92,8 @@ def test_what_a_step_is_made_of():
         assert sum(name.startswith("wrap_edges") for name in names) == 5
         assert network.get_layer("hidden_5").filters == 5
         assert {layer.rate for layer in network.layers if hasattr(layer, "rate")} == {0.2}
+    spectral = tic.fields([4, 4, 2], 1, conv="spectral").bijector.bijectors[-1][0].bijectors[-1]
+    assert isinstance(spectral, tic.SpectralScaling) and spectral.mixing is not None
     flow = tic.fields([4, 4, 1], 1, conv=None, odd=True)
     (scan,) = flow.bijector.bijectors
     # No `ActNorm`, whose shift is not odd.
@@ -108,7 +110,10 @@ def test_conditions(odd):
     np.testing.assert_allclose(rolled, log_prob, rtol=2e-6, atol=2e-5)
     other = flow.log_prob(tf.identity(x), **conditional(context + 1.0))
     assert np.min(np.abs(other - log_prob)) > 1e-3
+    # The spectrum depends on a vector, too.
+    assert isinstance(flow.bijector.bijectors[-1][0].bijectors[-1], tic.ParameterInjector)
     flow = moved_flow((4, 4, 1), conditional=[4, 4, 2])
+    assert isinstance(flow.bijector.bijectors[-1][0].bijectors[-1], tic.SpectralScaling)
     image = noise(5, 4, 4, 2, seed=1, dtype=tf.float32)
     log_prob = flow.log_prob(x, **conditional(image))
     rolled = flow.log_prob(tf.roll(x, 2, 2), **conditional(tf.roll(image, 2, 2)))
