@@ -15,8 +15,25 @@ import tfp_invconv as tic
 tfd = tfp.distributions
 
 
+def train_on_energy():
+    """Returns what does not depend on the samples, and the effective sample size of two."""
+    mean = tf.Variable([1.0, -2.0])
+    flow = tfd.MultivariateNormalDiag(mean, tf.ones([2]))
+    model = tic.EnergyModel(flow, lambda x: 2.0 - 0.5 * tf.reduce_sum(x**2, -1))
+    model.compile(keras.optimizers.SGD(0.1))
+    # Path gradients are those of the mean for each sample.
+    model.fit(steps_per_epoch=3, batch_size=5, verbose=0)
+    reached = mean.numpy().tolist()
+    mean.assign([0.01, 0.0])
+    return {
+        "mean": reached,
+        "figures": model.evaluate(steps=2, batch_size=1000, verbose=0, return_dict=True),
+        "ess_of_two": model.evaluate(steps=1, batch_size=2, verbose=0, return_dict=True)["ess"],
+    }
+
+
 def train(strategy, count):
-    """Returns losses, each replica's variables, and the shift of an ActNorm."""
+    """Returns losses, each replica's variables, the shift of an ActNorm, and an EnergyModel's."""
     rng = np.random.default_rng(0)
     x = rng.uniform(20, 200, [count, 1, 1, 1]) + rng.uniform(0, 20, [count, 4, 4, 1])
     labels, weights = rng.integers(0, 2, count), rng.uniform(0.5, 2.0, count)
@@ -33,6 +50,7 @@ def train(strategy, count):
         # Each worker has read data of its own.
         index = json.loads(os.environ.get("TF_CONFIG", '{"task": {"index": 0}}'))["task"]["index"]
         tic.FlowModel(normed).initialize(rng.normal(3.0 + 10 * index, size=[8, 2]))
+        energy = train_on_energy()
     histories = [
         model.fit(data, epochs=2, verbose=0).history,
         model.fit(weighted, verbose=0).history,
@@ -42,7 +60,8 @@ def train(strategy, count):
         [v.numpy().tolist() for v in strategy.experimental_local_results(variable.value)]
         for variable in model.flow_variables
     ]
-    return {"histories": histories, "replicas": replicas, "shift": norm.shift.numpy().tolist()}
+    shift = norm.shift.numpy().tolist()
+    return {"histories": histories, "replicas": replicas, "shift": shift, "energy": energy}
 
 
 def main():

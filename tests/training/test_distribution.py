@@ -33,10 +33,23 @@ def run(tmp_path, cpus, count, environments):
     return [json.loads(out.read_text()) for out in outs]
 
 
+def assert_same_training_on_energy(one, other):
+    np.testing.assert_allclose(one["mean"], [0.729, -1.458], rtol=1e-5)
+    np.testing.assert_allclose(other["mean"], one["mean"], rtol=1e-5)
+    for found in (one, other):
+        # Different samples have different weights, wherever they are drawn.
+        assert 0.9 < found["ess_of_two"] < 1 - 1e-10
+        np.testing.assert_allclose(found["figures"]["ess"], 1 - 1e-4, atol=3e-5)
+        for name, sign in (("log_z", 1), ("loss", -1)):
+            expected = sign * (2.0 + np.log(2 * np.pi))
+            np.testing.assert_allclose(found["figures"][name], expected, atol=2e-3)
+
+
 def assert_same_training(one, other):
     for found, expected in zip(other["histories"], one["histories"], strict=True):
         for name in ("loss", "bits_per_dim"):
             np.testing.assert_allclose(found[name], expected[name], rtol=1e-4)
+    assert_same_training_on_energy(one["energy"], other["energy"])
     for variable, expected in zip(other["replicas"], one["replicas"], strict=True):
         for replica in variable:
             np.testing.assert_array_equal(replica, variable[0])

@@ -23,9 +23,9 @@ def double_well(x):
     return tf.reduce_sum(2.0 * x**2 - 0.5 * x**4, -1)
 
 
-def made(target=double_well, optimizer=None, **options):
+def made(target=double_well, in_graph=False, **options):
     model = tic.EnergyModel(shifted, target, shift=1.0, **options)
-    model.compile(optimizer or keras.optimizers.Adam(0.05))
+    model.compile(keras.optimizers.Adam(0.05), run_eagerly=not in_graph)
     return model
 
 
@@ -58,7 +58,7 @@ def test_a_flow_model_has_no_temperature(refused):
 
 
 def test_a_model_is_saved_whole(tmp_path):
-    model = made(estimator="reparameterised")
+    model = made(estimator="reparameterised", in_graph=True)
     model.temperature.assign(2.0)
     model.fit(steps_per_epoch=3, verbose=0)
     model.save(tmp_path / "model.keras")
