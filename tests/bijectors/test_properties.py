@@ -43,7 +43,7 @@ def shapes(draw, name):
     fewest = FEWEST_CHANNELS.get(name) or FEWEST_CHANNELS.get(layer, 1)
     # The registry's networks for it are of four channels.
     channels = 4 if layer == "ChannelCoupling" else draw(st.integers(fewest, fewest + 4))
-    step = 2 if layer == "Squeeze" else 1
+    step = 2 if layer in ("Squeeze", "CheckerboardCoupling") else 1
     sides = [step * draw(st.integers(1, 6)) for _ in range(event_ndims - 1)]
     return (*sides, channels)
 

@@ -91,3 +91,28 @@ def test_figures_of_a_small_lattice(example, run_example, tmp_path, capsys):
             error = found[f"{kind}_{name}_error"]
             assert abs(found[f"{kind}_{name}"] - exact) < 4 * error < 0.1 * exact + 0.01
     assert "| spectral |" in capsys.readouterr().out
+
+
+def test_the_committed_runs_agree_with_hmc(example):
+    report, module = example("report"), example("train_phi4")
+    reference = report.read("phi4", report.RESULTS)["hmc"]
+    ess = {}
+    for flow in module.FLOWS:
+        runs = report.read_seeds("phi4", flow, report.RESULTS)
+        runs = module.with_deviations(runs, reference)
+        ess[flow] = [run["ess"] for run in runs.values()]
+        for run in runs.values():
+            assert run["weighted_deviation"] < 3 and run["chain_deviation"] < 3.5
+    assert min(ess["spectral"]) > max(ess["periodic"]) > max(ess["couplings"])
+    assert min(ess["spectral"]) > 0.8
+
+
+def test_deviations(example):
+    reference = {"hmc_a": 1.0, "hmc_a_error": 0.3, "hmc_b": 2.0, "hmc_b_error": 0.4}
+    run = {"diverged": False}
+    for kind, a, b in (("weighted", 1.5, 2.0), ("chain", 1.0, 0.5)):
+        run |= {f"{kind}_a": a, f"{kind}_a_error": 0.4, f"{kind}_b": b, f"{kind}_b_error": 0.3}
+    found = example("train_phi4").with_deviations({"x": run, "y": {"diverged": True}}, reference)
+    np.testing.assert_allclose(found["x"]["weighted_deviation"], 1.0)
+    np.testing.assert_allclose(found["x"]["chain_deviation"], 3.0)
+    assert found["y"] == {"diverged": True}
