@@ -1,4 +1,4 @@
-"""Signals, volumes and blurred images from distributions whose density is known."""
+"""Signals, volumes, fields and blurred images from distributions whose density is known."""
 
 import numpy as np
 
@@ -56,25 +56,66 @@ class Oscillations:
         return decay[..., np.newaxis] * np.stack([np.cos(angle), np.sin(angle)], -1)
 
 
-class TorusFields:
-    """Gaussian fields on a torus with power (1 + |k|^2 / 4)^-2, variance one: `[N, N, N, 1]`.
+class GaussianFields:
+    """Gaussian fields on a torus with waves of a given power, `[N..., 1]`, and variance one.
 
-    With `ndims=2` they are images, `[N, N, 1]`.
+    Attributes:
+      power: float64 `[N..., 1]`, of the waves as `numpy.fft.fftn` lists them.
     """
 
-    def __init__(self, size, ndims=3):
-        self.squares = sum(np.meshgrid(*ndims * [np.fft.fftfreq(size, 1 / size) ** 2]))
-        power = (1 + self.squares / 4) ** -2
+    def __init__(self, power):
         self.power = (power / power.mean())[..., np.newaxis]
 
     def sample(self, count, seed):
-        """Returns float32 `[count, N, N, N, 1]`."""
+        """Returns float32 `[count, N..., 1]`."""
         noise = np.random.default_rng(seed).normal(size=[count, *self.power.shape])
         return filtered(noise, np.sqrt(self.power)).astype(np.float32)
 
     def log_prob(self, events):
         """The exact log-densities `[n]`."""
         return log_prob_of_fields(events, self.power)
+
+
+class TorusFields(GaussianFields):
+    """Fields with power (1 + |k|^2 / 4)^-2: `[N, N, N, 1]` or, with `ndims=2`, `[N, N, 1]`."""
+
+    def __init__(self, size, ndims=3):
+        self.squares = sum(np.meshgrid(*ndims * [np.fft.fftfreq(size, 1 / size) ** 2]))
+        super().__init__((1 + self.squares / 4) ** -2)
+
+
+class LatticeFields(GaussianFields):
+    """Fields with power (|k|^2 + mass^2)^-exponent, |k|^2 being minus the lattice's Laplacian.
+
+    With the exponent 1 these are free fields.
+    """
+
+    def __init__(self, sizes, mass, exponent=1.0):
+        squares = [4 * np.sin(np.pi * np.fft.fftfreq(size)) ** 2 for size in sizes]
+        super().__init__((sum(np.meshgrid(*squares, indexing="ij")) + mass**2) ** -exponent)
+
+
+class LogNormalMaps:
+    """Maps of how much a positive field exceeds its mean, relative to it: `[N, N, 1]`.
+
+    The logarithm of the field is Gaussian, as often assumed of the density of matter.
+    """
+
+    SPREAD = 0.8  # standard deviation of the logarithm
+
+    def __init__(self, size):
+        self.logarithms = LatticeFields([size, size], mass=0.3, exponent=1.5)
+
+    def sample(self, count, seed):
+        """Returns float32 `[count, N, N, 1]`, above -1 and of mean zero."""
+        logarithms = self.logarithms.sample(count, seed).astype(np.float64)
+        return np.expm1(self.SPREAD * logarithms - self.SPREAD**2 / 2).astype(np.float32)
+
+    def log_prob(self, events):
+        """The exact log-densities `[n]`."""
+        logs = np.log1p(np.asarray(events, np.float64))
+        log_prob = self.logarithms.log_prob((logs + self.SPREAD**2 / 2) / self.SPREAD)
+        return log_prob - np.sum(logs + np.log(self.SPREAD), (1, 2, 3))
 
 
 class BlurredFields:

@@ -106,6 +106,27 @@ def test_an_odd_function():
     np.testing.assert_allclose(*even, atol=1e-12)
 
 
+def test_the_layer_is_the_spline_of_its_parameters():
+    """The same sums as TFP's documentation has for its arguments."""
+    layer = tic.PointwiseSpline.trainable([3], num_bins=4, reach=REACH, dtype=tf.float64)
+    away_from_initial(layer, 1.0)
+    layer.log_slopes[:, ::4].assign(tf.zeros([3, 2], tf.float64))
+    mean = 2 * REACH / 4
+    widths, heights = (
+        0.01 * mean + 0.99 * 2 * REACH * tf.nn.softmax(logits)
+        for logits in (layer.width_logits, layer.height_logits)
+    )
+    slopes = tf.exp(layer.log_slopes[:, 1:-1])
+    theirs = tfb.RationalQuadraticSpline(widths, heights, slopes, tf.constant(-REACH, tf.float64))
+    x = 2.0 * noise(5, 3)
+    np.testing.assert_allclose(layer.inverse(x), theirs.forward(tf.identity(x)), atol=1e-12)
+    log_det = theirs.forward_log_det_jacobian(tf.identity(x), 1)
+    np.testing.assert_allclose(layer.inverse_log_det_jacobian(x), log_det, atol=1e-12)
+    y = layer.inverse(tf.identity(x))
+    log_det = layer.forward_log_det_jacobian(tf.identity(y))
+    np.testing.assert_allclose(log_det, -layer.inverse_log_det_jacobian(x), atol=1e-11)
+
+
 def test_each_channel_has_its_own_function():
     layer = away_from_initial(tic.PointwiseSpline.trainable([2], dtype=tf.float64), 0.5)
     x = tf.tile(noise(4, 5, 1), [1, 1, 2])

@@ -1,5 +1,6 @@
-"""Signals and volumes of known density: the data, the exact figures, and those of the flows."""
+"""Events of known density: the data, the exact figures, and those of the flows."""
 
+import argparse
 import json
 
 import numpy as np
@@ -107,20 +108,86 @@ def test_the_spectrum_has_the_power_of_each_band(example):
     np.testing.assert_allclose(power, [0, 0, 0, 4, 0, 0, 0, 0], atol=1e-9)
 
 
+@pytest.mark.parametrize("sizes", [(5, 4), (2, 3, 3)])
+def test_the_exact_density_of_free_fields(example, sizes):
+    """Whose inverse covariance is minus the Laplacian and the square of the mass, but for scale."""
+    fields, count = example("generated").LatticeFields(sizes, mass=0.7), np.prod(sizes)
+    sites = np.eye(count).reshape([count, *sizes])
+    precision = (2 * len(sizes) + 0.7**2) * sites
+    for axis in range(1, len(sizes) + 1):
+        precision -= np.roll(sites, 1, axis) + np.roll(sites, -1, axis)
+    covariance = np.linalg.inv(precision.reshape([count, count]))
+    covariance /= covariance[0, 0]
+    events = fields.sample(20_000, seed=0)
+    assert events.shape == (20_000, *sizes, 1)
+    flat = events.reshape(len(events), -1)
+    expected = scipy.stats.multivariate_normal(cov=covariance).logpdf(flat)
+    np.testing.assert_allclose(fields.log_prob(events), expected, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(np.cov(flat, rowvar=False), covariance, atol=0.05)
+
+
+def test_maps_are_log_normal_and_have_its_density(example):
+    maps = example("generated").LogNormalMaps(4)
+    events = maps.sample(20_000, seed=0).astype(np.float64)
+    logs = np.log1p(events)
+    np.testing.assert_allclose(np.mean(events), 0.0, atol=0.05)
+    np.testing.assert_allclose(np.std(logs), maps.SPREAD, rtol=0.02)
+    np.testing.assert_allclose(scipy.stats.skew(logs, None), 0.0, atol=0.1)
+    # The density of a vector of log-normal numbers, by its definition.
+    gaussian = example("generated").log_prob_of_fields
+    power = maps.logarithms.power * maps.SPREAD**2
+    expected = gaussian(logs + maps.SPREAD**2 / 2, power) - np.sum(logs, (1, 2, 3))
+    np.testing.assert_allclose(maps.log_prob(events), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_the_gaussian_with_the_spectrum_of_the_training_data(example):
+    """Which for Gaussian fields is the exact density, with enough of them."""
+    fields = example("generated").LatticeFields((5, 4), mass=0.7)
+    train, test = 3.0 + fields.sample(20_000, seed=0), 3.0 + fields.sample(50, seed=1)
+    found = example("train_generated").gaussian_of_spectrum(train, test)
+    np.testing.assert_allclose(found, fields.log_prob(test - 3.0), atol=0.3)
+
+
+def test_the_distance_of_histograms(example):
+    distance, rng = example("train_generated").histogram_distance, np.random.default_rng(0)
+    first, second = rng.normal(size=[50, 6]), rng.normal(size=[70, 3]) + 0.3
+    expected = scipy.stats.ks_2samp(first.ravel(), second.ravel()).statistic
+    np.testing.assert_allclose(distance(first, second), expected)
+
+
+def test_an_option_of_another_kind(example, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["train_generated.py", "maps", "--width", "8"])
+    with pytest.raises(SystemExit):
+        example("train_generated").parse_arguments()
+    assert "maps have no --width" in capsys.readouterr().err
+
+
+GLOW = dict(levels=1, depth=1, width=4)
+CASES = {
+    "signals": ([16, 2], GLOW | {"size": 16}, {"log_scale_bound": 2.0}),
+    "volumes": ([4, 4, 4, 1], GLOW | {"size": 4}, {"log_scale_bound": 1.0}),
+    "fields_9x7": ([9, 7, 1], {}, {}),
+    "maps": ([4, 4, 1], {"size": 4, "bins": 4}, {"reach": 6.0}),
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind, shape", [("signals", [16, 2]), ("volumes", [4, 4, 4, 1])])
-def test_figures_of_flows_of_generated_data(example, run_example, tmp_path, capsys, kind, shape):
-    small = "--events 300 --levels 1 --depth 1 --width 4 --epochs 2 --batch-size 50 --seeds 3"
+@pytest.mark.parametrize("kind", CASES)
+def test_figures_of_flows_of_generated_data(example, run_example, tmp_path, capsys, kind):
+    shape, given, others = CASES[kind]
+    options = given | dict(events=300, epochs=2, batch_size=50, seeds=3)
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     out = tmp_path / "runs"
-    run_example("train_generated", kind, "--size", shape[0], *small.split(), "--out", out)
+    run_example("train_generated", kind, *words, "--out", out)
     results = json.loads((tmp_path / "runs.json").read_text())[f"{kind}/3"]
 
     module = example("train_generated")
-    generator, conv, _ = module.KINDS[kind]
-    flow = tic.glow(shape, 1, 1, conv=conv, width=4, data_range=None)
+    generator, make_flow, _ = module.KINDS[kind]
+    args = argparse.Namespace(**given, **others)
+    flow = make_flow(args, shape, 0)
     model = tic.FlowModel(flow)
     model.load_weights(out / kind / "3" / "model.weights.h5")
-    generator = generator(shape[0])
+    generator = generator(args.size if given else None)
     train, test = generator.sample(300, seed=0), generator.sample(1000, seed=2)
     log_prob, exact = flow.log_prob(test).numpy(), generator.log_prob(test)
     numbers = np.prod(shape)
@@ -129,19 +196,24 @@ def test_figures_of_flows_of_generated_data(example, run_example, tmp_path, caps
     gap = (exact - log_prob) / numbers
     np.testing.assert_allclose(results["gap"], gap.mean(), rtol=1e-3)
     np.testing.assert_allclose(results["gap_standard_error"], gap.std() / 1000**0.5, rtol=1e-3)
+    np.testing.assert_allclose(results["gap_root_mean_square"] ** 2, np.mean(gap**2), rtol=1e-3)
     # No density is above the exact one, and the flow has learned something.
-    untrained = tic.glow(shape, 1, 1, conv=conv, width=4).log_prob(test)
+    untrained = make_flow(args, shape, 0).log_prob(test)
     assert gap.mean() > 0 and log_prob.mean() > np.mean(untrained)
-    assert ("gaussian_nats" in results) == (kind == "signals")
+    assert ("gaussian_nats" in results) == (kind in ("signals", "maps"))
 
     samples = model.sample(300, seed=3000).numpy()
     assert (results["samples"], results["samples_not_finite"]) == (300, 0)
     is_far_out = np.any(np.abs(samples) > 3 * np.abs(train).max(), tuple(range(1, samples.ndim)))
     assert results["samples_far_out"] == is_far_out.sum()
-    powers = [module.spectrum(x)[1] for x in (train, samples, generator.sample(300, seed=3))]
+    fresh = generator.sample(300, seed=3)
+    powers = [module.spectrum(x)[1] for x in (train, samples, fresh)]
     for name, power in zip(("samples", "data"), powers[1:], strict=True):
         error = np.max(np.abs(power / powers[0] - 1))
         np.testing.assert_allclose(results[f"spectrum_error_of_{name}"], error, rtol=1e-3)
+    for name, x in (("samples", samples), ("data", fresh)):
+        distance = scipy.stats.ks_2samp(train.ravel(), x.ravel()).statistic
+        np.testing.assert_allclose(results[f"histogram_distance_of_{name}"], distance, rtol=1e-3)
     picture = tf.io.decode_png((out / kind / "3" / "samples.png").read_bytes())
     assert picture.shape[0] > 100 and len(np.unique(picture)) > 16
     assert f"| {kind} |" in capsys.readouterr().out
