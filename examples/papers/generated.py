@@ -101,7 +101,7 @@ class LogNormalMaps:
     The logarithm of the field is Gaussian, as often assumed of the density of matter.
     """
 
-    SPREAD = 0.8  # standard deviation of the logarithm
+    SPREAD = 0.5  # standard deviation of the logarithm
 
     def __init__(self, size):
         self.logarithms = LatticeFields([size, size], mass=0.3, exponent=1.5)

@@ -342,6 +342,12 @@ def generated(results=RESULTS):
     return table_of(train_generated, runs)
 
 
+def torus(results=RESULTS):
+    """Flows of fields and maps on a torus, beside the exact density."""
+    runs = {kind: read_seeds("torus", kind, results) for kind in train_generated.KINDS}
+    return table_of(train_generated, runs)
+
+
 def posterior(results=RESULTS):
     """Flows of blurred images, beside the exact posterior."""
     runs = {flow: read_seeds("posterior", flow, results) for flow in train_posterior.FLOWS}
@@ -397,7 +403,7 @@ PAGES = {
         "posterior": posterior,
         "conditional": conditional,
     },
-    "fields.md": {"free_field": free_field, "phi4": phi4},
+    "fields.md": {"free_field": free_field, "torus": torus, "phi4": phi4},
 }
 
 
