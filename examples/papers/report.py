@@ -339,7 +339,7 @@ def sampling(results=RESULTS):
 def generated(results=RESULTS):
     """Flows of signals and volumes, beside the exact density."""
     runs = {kind: read_seeds(kind, kind, results) for kind in train_generated.KINDS}
-    return table_of(train_generated, runs)
+    return without_empty_columns(table_of(train_generated, runs))
 
 
 def torus(results=RESULTS):
@@ -378,6 +378,13 @@ def phi4(results=RESULTS):
     runs = {flow: read_seeds("phi4", flow, results) for flow in train_phi4.FLOWS}
     runs = {flow: train_phi4.with_deviations(found, reference) for flow, found in runs.items()}
     return table_of(train_phi4, runs)
+
+
+def without_empty_columns(table):
+    """The columns of a table that some row has; results of earlier versions lack some."""
+    header, line, *rows = (row[1:-1].split("|") for row in table.split("\n"))
+    kept = [i for i in range(len(header)) if any(row[i].strip() for row in rows)]
+    return "\n".join(f"|{'|'.join(row[i] for i in kept)}|" for row in (header, line, *rows))
 
 
 def table_of(script, runs):

@@ -82,7 +82,8 @@ def slices(x, axes):
 
 def rows_of_three(x, axes):
     """Draws events `[n, H, W, 1]`, the small differences of small numbers visibly."""
-    rows = [np.concatenate(three, 1)[..., 0] for three in np.split(x, len(x) // 3)]
+    framed = np.pad(x[..., 0], [(0, 0), (1, 1), (1, 1)], constant_values=np.nan)
+    rows = [np.concatenate(three, 1) for three in np.split(framed, len(x) // 3)]
     axes.imshow(np.arcsinh(np.concatenate(rows)))
     axes.set_axis_off()
 
