@@ -114,7 +114,7 @@ class Training(keras.Model):
     def call(self, x):
         return x * tf.reduce_sum(self.weight)
 
-    def fit(self, data, callbacks, **options):
+    def fit(self, x, callbacks, **options):
         self.callbacks, self.options = callbacks, options
         callbacks[0].interrupted = self.interrupted
 

@@ -106,9 +106,10 @@ def glow(
       levels: number of levels.
       depth: number of steps in each level.
       conv: "1x1" (`HouseholderQR1x1`); "emerging", "cinc" or "dct" (`EmergingConv`, `CInC3x3` or
-        `DCTSymmetricConv` after it); "emerging-inverse" or "cinc-inverse" (the same with `tfb.Invert`
-        around it: the density solves, and sampling is a convolution); "periodic" (`PeriodicConv` as an exponential after it, which
-        can't become singular); or "periodic-free" (a free `PeriodicConv`, with a 1x1 one inside).
+        `DCTSymmetricConv` after it); "emerging-inverse" or "cinc-inverse" (the same with
+        `tfb.Invert` around it: the density solves, and sampling is a convolution); "periodic"
+        (`PeriodicConv` as an exponential after it, which can't become singular); or "periodic-free"
+        (a free `PeriodicConv`, with a 1x1 one inside).
       coupling: "affine", "additive", "quad" or "conf" (`ConvolutionCoupling`).
       log_scale_bound: bound of the affine and quad couplings and of the conditioning between
         levels; see `AffineCoupling`.
