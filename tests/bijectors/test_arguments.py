@@ -46,7 +46,9 @@ INTS = {
     "kernel_size": 3,
     "length": 2,
     "levels": 1,
+    "num_bins": 3,
     "num_filters": 1,
+    "num_knots": 4,
     "num_reflections": 2,
     "width": 4,
 }
@@ -82,11 +84,14 @@ def test_the_table_has_every_option_that_is_an_int():
         "seed",
     }
     others |= {
+        "anisotropic",
         "linear_beyond",
+        "mix_channels",
         "network",
         "odd",
         "options",
         "padding",
+        "reach",
         "remat",
         "threshold",
         "unroll",
