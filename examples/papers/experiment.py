@@ -211,7 +211,7 @@ def curve(folder, column):
         return [[float(row["seconds"]), float(row[column])] for row in csv.DictReader(file)]
 
 
-def picture(curves, ylabel):
+def picture(curves, ylabel, xlabel="training time, s"):
     """A PNG of the mean of the curves of each name, and their spread as a band."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -220,14 +220,14 @@ def picture(curves, ylabel):
         shortest = min(map(len, of_seeds), default=0)
         if not shortest:
             continue
-        seconds, values = np.moveaxis([curve[:shortest] for curve in of_seeds], -1, 0)
-        times, middle = seconds.mean(0), values.mean(0)
-        (line,) = axes.plot(times, middle, label=name)
+        places, values = np.moveaxis([curve[:shortest] for curve in of_seeds], -1, 0)
+        places, middle = places.mean(0), values.mean(0)
+        (line,) = axes.plot(places, middle, label=name)
         if len(of_seeds) > 1:
             spread = values.std(0, ddof=1)
             edges = middle - spread, middle + spread
-            axes.fill_between(times, *edges, color=line.get_color(), alpha=0.2, lw=0)
-    axes.set(xlabel="training time, s", ylabel=ylabel)
+            axes.fill_between(places, *edges, color=line.get_color(), alpha=0.2, lw=0)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
     if axes.lines:
         axes.legend()
     file = io.BytesIO()

@@ -16,7 +16,8 @@ Prints the effective sample size (the share of independent samples that as many 
 worth) on the way and at the end, log Z, and observables with their errors: the mean of phi^2, the
 susceptibility, which is the sum over x of <phi(0) phi(x)>, and the two-point function, here the
 correlations of the means of lines at a distance; by the flow's weighted samples, and by Metropolis
-chains whose proposals are the flow's. A long Hamiltonian Monte Carlo run is beside them.
+chains whose proposals are the flow's. A long Hamiltonian Monte Carlo run is beside them. The
+picture ess.png has the effective sample size on the way.
 
 Killed at any moment, the same command goes on with the epoch that was not done.
 """
@@ -31,7 +32,15 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 import training
-from experiment import mean_and_spread, results_of, results_of_seeds, run_command, show
+from experiment import (
+    mean_and_spread,
+    picture,
+    results_of,
+    results_of_seeds,
+    run_command,
+    show,
+    write,
+)
 
 import tfp_invconv as tic
 
@@ -254,6 +263,14 @@ def main():
         found[flow] = results_of_seeds(of_seed, args.out, flow, args.seeds, of_flow)
     reference = results_of(functools.partial(hmc, args), args.out, "hmc", lattice)
     found = {flow: with_deviations(runs, reference) for flow, runs in found.items()}
+    curves = {
+        flow: [
+            [(STEPS * epoch, ess) for epoch, ess in enumerate(run["ess_of_epochs"], 1)]
+            for run in runs.values()
+        ]
+        for flow, runs in found.items()
+    }
+    write(args.out / "ess.png", picture(curves, "effective sample size", "steps"))
     show(found, HEADER, figures, args.out, "ess", "effective sample size")
 
 
