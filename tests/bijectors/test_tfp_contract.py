@@ -34,6 +34,7 @@ def test_all_layers_without_a_network_are_composite_tensors():
         "AffineCoupling",
         "AffineInjector",
         "ChannelCoupling",
+        "CheckerboardCoupling",
         "ConditionEncoder",
         "ConditionalChain",
         "ConvolutionCoupling",

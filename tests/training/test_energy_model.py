@@ -14,6 +14,11 @@ tfb, tfd = tfp.bijectors, tfp.distributions
 ESTIMATORS = ("path", "reparameterised")
 
 
+@pytest.fixture(autouse=True)
+def fixture_same_samples_in_each_run():
+    keras.utils.set_random_seed(0)
+
+
 def gaussian(mean=(0.5, -1.0), log_scale=(0.3, -0.2)):
     layers = [tfb.Shift(tf.Variable(mean)), tfb.Scale(log_scale=tf.Variable(log_scale))]
     return tfd.TransformedDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), [2]), tfb.Chain(layers))
