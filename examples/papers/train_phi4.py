@@ -53,12 +53,12 @@ OPTIONS = {
     "coupling": (8.0, "lambda"),
     "depth": (8, "steps of two couplings"),
     "width": (16, "channels in the couplings' networks"),
-    "epochs": (20, "epochs of 100 steps"),
+    "epochs": (20, "epochs"),
+    "steps": (100, "steps in an epoch"),
     "batch_size": (128, "samples in a step"),
     "learning_rate": (3e-3, "highest learning rate"),
     "samples": (100_000, "samples, and states of Metropolis chains, for the final figures"),
 }
-STEPS = 100  # in an epoch
 WARMUP = 50
 CHAINS = 100
 KINDS = ("weighted", "chain")
@@ -207,7 +207,7 @@ def train(name, args, seed, options, folder):
     target = functools.partial(log_density, mass_squared=args.mass_squared, coupling=args.coupling)
     model = tic.EnergyModel(flow, target)
     rate = keras.optimizers.schedules.CosineDecay(
-        1e-4, args.epochs * STEPS - WARMUP, warmup_target=args.learning_rate, warmup_steps=WARMUP
+        1e-4, args.epochs * args.steps - WARMUP, warmup_target=args.learning_rate, warmup_steps=WARMUP
     )
     backup = tic.callbacks.Backup(folder, minutes=args.minutes, config=options)
     results = training.fit(
@@ -217,7 +217,7 @@ def train(name, args, seed, options, folder):
         [backup],
         folder,
         batch_size=args.batch_size,
-        steps_per_epoch=STEPS,
+        steps_per_epoch=args.steps,
         epochs=args.epochs,
     )
     results["ess_of_epochs"] = [row["ess"] for row in backup.history]
@@ -265,7 +265,7 @@ def main():
     found = {flow: with_deviations(runs, reference) for flow, runs in found.items()}
     curves = {
         flow: [
-            [(STEPS * epoch, ess) for epoch, ess in enumerate(run["ess_of_epochs"], 1)]
+            [(args.steps * epoch, ess) for epoch, ess in enumerate(run["ess_of_epochs"], 1)]
             for run in runs.values()
         ]
         for flow, runs in found.items()

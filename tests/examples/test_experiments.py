@@ -32,7 +32,8 @@ SMALL = {
     "train_generated": "volumes --size 4 --events 200 --depth 1 --width 4 --patience 30",
     "train_posterior": "--flows linear --size 4 --events 200 --patience 30 --samples 100",
     "train_free_field": "--lattices 4x3 --batch-size 8 --samples 2000",
-    "train_phi4": "--flows spectral --size 4 --depth 1 --width 2 --batch-size 8 --samples 2000",
+    "train_phi4": "--flows spectral --size 2 --depth 1 --width 2 --steps 10 --batch-size 8 "
+    "--samples 2000",
 }
 MAKE_THEIR_DATA = ("train_generated", "train_posterior", "train_free_field", "train_phi4")
 FIGURES = {
