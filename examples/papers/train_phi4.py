@@ -206,8 +206,9 @@ def train(name, args, seed, options, folder):
     flow = tic.fields(shape, args.depth, conv=FLOWS[name], odd=True, width=args.width, seed=seed)
     target = functools.partial(log_density, mass_squared=args.mass_squared, coupling=args.coupling)
     model = tic.EnergyModel(flow, target)
+    steps = args.epochs * args.steps - WARMUP
     rate = keras.optimizers.schedules.CosineDecay(
-        1e-4, args.epochs * args.steps - WARMUP, warmup_target=args.learning_rate, warmup_steps=WARMUP
+        1e-4, steps, warmup_target=args.learning_rate, warmup_steps=WARMUP
     )
     backup = tic.callbacks.Backup(folder, minutes=args.minutes, config=options)
     results = training.fit(

@@ -167,7 +167,7 @@ CASES = {
     "signals": ([16, 2], GLOW | {"size": 16}, {"log_scale_bound": 2.0}),
     "volumes": ([4, 4, 4, 1], GLOW | {"size": 4}, {"log_scale_bound": 1.0}),
     "fields_9x7": ([9, 7, 1], {}, {}),
-    "maps": ([4, 4, 1], {"size": 4, "bins": 4}, {"reach": 6.0}),
+    "maps": ([4, 4, 1], {"size": 4, "bins": 4}, {"reach": 8.0}),
 }
 
 

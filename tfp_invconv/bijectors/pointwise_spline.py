@@ -134,26 +134,28 @@ class PointwiseSpline(ParameterBijector):
         )
 
     def _inverse(self, y):
-        return rational_quadratic(y, *self._spline_for(y))[0]
+        return self._run(rational_quadratic, y)[0]
 
     def _forward(self, x):
-        return rational_quadratic_inverse(x, *self._spline_for(x))[0]
+        return self._run(rational_quadratic_inverse, x)[0]
 
     def _inverse_log_det_jacobian(self, y):
-        return tf.reduce_sum(rational_quadratic(y, *self._spline_for(y))[1], -1)
+        return tf.reduce_sum(self._run(rational_quadratic, y)[1], -1)
 
     def _forward_log_det_jacobian(self, x):
-        return tf.reduce_sum(rational_quadratic_inverse(x, *self._spline_for(x))[1], -1)
+        return tf.reduce_sum(self._run(rational_quadratic_inverse, x)[1], -1)
 
-    def _spline_for(self, x):
-        """Widths, heights and slopes of all bins, and the reach."""
+    def _run(self, function, x):
+        """The function of each number, and its log-slope."""
         checks.check_event(x, self.name, "[C]", self.width_logits.shape[-2])
         widths, heights = self._sizes(self.width_logits), self._sizes(self.height_logits)
-        slopes = tf.exp(self.log_slopes)
-        if self.odd:
-            widths, heights = (tf.concat([tf.reverse(v, [-1]), v], -1) for v in (widths, heights))
-            slopes = tf.concat([tf.reverse(slopes[..., 1:], [-1]), slopes], -1)
-        return widths, heights, slopes, self.reach
+        spline = widths, heights, tf.exp(self.log_slopes), self.reach
+        if not self.odd:
+            return function(x, *spline)
+        # The knots count from zero, so that small numbers keep their digits.
+        sign = tf.where(x < 0, -tf.ones_like(x), tf.ones_like(x))
+        size, log_slope = function(sign * x, *spline, start=0.0)
+        return sign * size, log_slope
 
     def _sizes(self, logits):
         total = self.reach if self.odd else 2.0 * self.reach

@@ -16,22 +16,25 @@ import tensorflow as tf
 from tfp_invconv.ops.splitting import split_at
 
 
-def rational_quadratic(x, widths, heights, slopes, reach):
-    """Applies splines of `[-reach, reach]`, continued by straight lines of the slopes at the ends.
+def rational_quadratic(x, widths, heights, slopes, reach, start=None):
+    """Applies splines of `[start, reach]`, continued by straight lines of the slopes at the ends.
 
     Args:
       x: float tensor `[...]`.
-      widths: positive `[..., B]`, the widths of the bins, whose sum is 2 `reach`. The dimensions
-        before the last broadcast against x: each number can have its own spline.
+      widths: positive `[..., B]`, the widths of the bins, whose sum is `reach - start`. The
+        dimensions before the last broadcast against x: each number can have its own spline.
       heights: likewise.
       slopes: positive `[..., B + 1]`, the derivatives at the knots.
       reach: positive float.
+      start: float, where the first bin begins; None for -reach.
 
     Returns:
       y and log(dy/dx), of the broadcast shape.
     """
     inside, outside = split_at(x, reach)
-    a, w, b, h, d, e = _bins(inside, widths, heights, slopes, reach, by=0)
+    a, w, b, h, d, e = _bins(
+        inside, widths, heights, slopes, -reach if start is None else start, by=0
+    )
     r, s = (inside - a) / w, h / w
     slope = _slope(r, s, d, e)
     bent = r * (1.0 - r)
@@ -39,10 +42,12 @@ def rational_quadratic(x, widths, heights, slopes, reach):
     return y + slope * outside, tf.math.log(slope)
 
 
-def rational_quadratic_inverse(y, widths, heights, slopes, reach):
+def rational_quadratic_inverse(y, widths, heights, slopes, reach, start=None):
     """The inverse of `rational_quadratic`, with the same arguments: x and log(dx/dy)."""
     inside, outside = split_at(y, reach)
-    a, w, b, h, d, e = _bins(inside, widths, heights, slopes, reach, by=2)
+    a, w, b, h, d, e = _bins(
+        inside, widths, heights, slopes, -reach if start is None else start, by=2
+    )
     # The root of a quadratic equation, without cancellation.
     s, rise = h / w, inside - b
     term = rise * (d + e - 2.0 * s)
@@ -59,9 +64,9 @@ def _slope(r, s, d, e):
     return numerator * (s / (s + (d + e - 2.0 * s) * bent)) ** 2
 
 
-def _bins(x, widths, heights, slopes, reach, by):
+def _bins(x, widths, heights, slopes, start, by):
     """a, w, b, h, d and e of the bin that each number is in, by its x (0) or its y (2)."""
-    starts = [tf.cumsum(sizes, -1, exclusive=True) - reach for sizes in (widths, heights)]
+    starts = [tf.cumsum(sizes, -1, exclusive=True) + start for sizes in (widths, heights)]
     constants = [starts[0], widths, starts[1], heights, slopes[..., :-1], slopes[..., 1:]]
     is_above = tf.cast(x[..., tf.newaxis] >= constants[by], x.dtype)
     after = [[0, 0]] * (is_above.shape.rank - 1) + [[0, 1]]
