@@ -78,8 +78,7 @@ def importance_weights(
     caller = "importance_weights"
     targets.check_target(target_log_prob, distribution, caller)
     checks.check_positive_integer(batch_size, "batch_size", caller)
-    if not checks.is_integer(n) or n < 2:
-        raise ValueError(f"{caller}: `n` must be an int of at least 2; got {n!r}.")
+    checks.check_at_least_two(n, "n", caller)
     batch_size = min(batch_size, n)
 
     @tf.function

@@ -140,8 +140,7 @@ def interpolate(
             "interpolate: needs a distribution with a bijector, a tfd.TransformedDistribution; "
             f"got {distribution!r}."
         )
-    if not checks.is_integer(count) or count < 2:
-        raise ValueError(f"interpolate: `count` must be an int of at least 2; got {count!r}.")
+    checks.check_at_least_two(count, "count", "interpolate")
     start, end = (tf.convert_to_tensor(x, distribution.dtype) for x in (start, end))
     if start.shape != end.shape:
         raise ValueError(

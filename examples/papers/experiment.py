@@ -6,6 +6,7 @@ after a kill at any moment, takes the results that are there, goes on with the r
 done, and ends with the figures of an undisturbed experiment. Files appear whole or not at all.
 """
 
+import argparse
 import csv
 import functools
 import importlib.metadata
@@ -31,6 +32,27 @@ def add_arguments(parser, out):
     add("--data-dir", help="folder of prepared TFDS data sets (TFDS's own)")
     add("--minutes", type=float, help="time limit of the training of each model (none)")
     add("--out", type=Path, help=f"folder of the runs; the same command goes on from it ({out})")
+
+
+def options_parser(description, options, out):
+    """The parser of an experiment that makes its own data.
+
+    Args:
+      description: of the script.
+      options: {name: (default, description)} of numbers.
+      out: names the default folder of the runs.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    for name, (default, text) in options.items():
+        option = f"--{name.replace('_', '-')}"
+        add(option, type=type(default), default=default, help=f"{text} ({default})")
+    add("--minutes", type=float, help="time limit of the training of each model (none)")
+    add("--seeds", type=int, nargs="+", default=[0], help="of parameters, data order, samples (0)")
+    add("--out", type=Path, default=Path(out), help=f"folder of the runs, to go on from ({out})")
+    return parser
 
 
 def run_command(main):
@@ -123,6 +145,24 @@ def results_of(run, out, name, options):
     with LOCK:
         write_runs(path, {**read_runs(path), name: results})
     return results
+
+
+def results_of_each(train, args, key, names, options):
+    """{name: {"name/seed": results}} of `train(name, args, seed, options, folder)`.
+
+    Args:
+      train: trains one flow.
+      args: the arguments of the command, with `out` and `seeds`.
+      key: what the name is among the options.
+      names: of the flows.
+      options: further ones, which decide the results.
+    """
+    return {
+        name: results_of_seeds(
+            functools.partial(train, name, args), args.out, name, args.seeds, {**options, key: name}
+        )
+        for name in names
+    }
 
 
 def results_of_seeds(train, out, name, seeds, options):

@@ -1,6 +1,7 @@
 """Signals, volumes, fields and blurred images from distributions whose density is known."""
 
 import numpy as np
+from lattice import eigenvalues
 
 
 class Oscillations:
@@ -91,8 +92,7 @@ class LatticeFields(GaussianFields):
     """
 
     def __init__(self, sizes, mass, exponent=1.0):
-        squares = [4 * np.sin(np.pi * np.fft.fftfreq(size)) ** 2 for size in sizes]
-        super().__init__((sum(np.meshgrid(*squares, indexing="ij")) + mass**2) ** -exponent)
+        super().__init__((eigenvalues(sizes) + mass**2) ** -exponent)
 
 
 class LogNormalMaps:

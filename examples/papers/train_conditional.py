@@ -18,7 +18,6 @@ Killed at any moment, the same command goes on with the epoch that was not done.
 """
 
 import argparse
-import functools
 import io
 import math
 from pathlib import Path
@@ -27,7 +26,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 import training
-from experiment import add_arguments, mean_and_spread, results_of_seeds, run_command, show, write
+from experiment import add_arguments, mean_and_spread, results_of_each, run_command, show, write
 from matplotlib.figure import Figure
 
 import tfp_invconv as tic
@@ -169,7 +168,7 @@ def evaluate(model, args, task, seed, folder):
     return results
 
 
-def train(args, task, seed, options, folder):
+def train(task, args, seed, options, folder):
     """Trains one flow, prints and returns what it learned."""
     keras.utils.set_random_seed(seed)
     data = load(args, task, "train[:90%]", args.batch_size, seed)
@@ -221,11 +220,8 @@ def figures(runs):
 def main():
     args = parse_arguments()
     options = {name: getattr(args, name) for name in OPTIONS}
-    results = {}
-    for task in ("alone", *args.tasks):
-        of_seed, of_task = functools.partial(train, args, task), {**options, "task": task}
-        runs = results_of_seeds(of_seed, args.out, task, args.seeds, of_task)
-        results[task] = with_savings(runs, results.get("alone", {}))
+    runs = results_of_each(train, args, "task", ("alone", *args.tasks), options)
+    results = {task: with_savings(of_task, runs["alone"]) for task, of_task in runs.items()}
     show(results, HEADER, figures, args.out, "val_bits_per_dim", "validation bits/dim")
 
 

@@ -12,16 +12,15 @@ is larger than these errors.
 Killed at any moment, the same command goes on with the epoch that was not done.
 """
 
-import argparse
 import functools
-from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 import training
-from experiment import results_of_seeds, run_command, show
+from experiment import options_parser, results_of_each, run_command, show
+from lattice import action, eigenvalues
 
 import tfp_invconv as tic
 
@@ -41,35 +40,20 @@ STEPS = 50  # in an epoch
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--lattices", nargs="+", default=LATTICES, help=f"sites ({' '.join(LATTICES)})")
-    for name, (default, text) in OPTIONS.items():
-        option = f"--{name.replace('_', '-')}"
-        add(option, type=type(default), default=default, help=f"{text} ({default})")
-    add("--minutes", type=float, help="time limit of each training (none)")
-    add("--seeds", type=int, nargs="+", default=[0], help="of samples (0)")
-    out = Path("runs/free_field")
-    add("--out", type=Path, default=out, help=f"folder of the runs, to go on from ({out})")
+    parser = options_parser(__doc__, OPTIONS, "runs/free_field")
+    lattices = " ".join(LATTICES)
+    parser.add_argument("--lattices", nargs="+", default=LATTICES, help=f"sites ({lattices})")
     return parser.parse_args()
 
 
 def log_density(phi, mass_squared):
     """-S of a batch of fields `[n, ..., 1]`."""
-    axes = range(1, phi.shape.rank - 1)
-    action = mass_squared * phi**2
-    # Summed over a torus, -phi Laplacian phi is the square of the gradient.
-    action += sum((tf.roll(phi, 1, axis) - phi) ** 2 for axis in axes)
-    return -0.5 * tf.reduce_sum(action, [*axes, -1])
+    return -0.5 * action(phi, mass_squared)
 
 
 def exact_log_z(sites, mass_squared):
     """log Z of a lattice with so many sites along each axis."""
-    squares = [4 * np.sin(np.pi * np.arange(size) / size) ** 2 for size in sites]
-    eigenvalues = sum(np.meshgrid(*squares, indexing="ij")) + mass_squared
-    return 0.5 * float(np.sum(np.log(2 * np.pi / eigenvalues)))
+    return 0.5 * float(np.sum(np.log(2 * np.pi / (eigenvalues(sites) + mass_squared))))
 
 
 def train(lattice, args, seed, options, folder):
@@ -124,10 +108,7 @@ def figures(runs):
 def main():
     args = parse_arguments()
     options = {name: getattr(args, name) for name in (*OPTIONS, "minutes")}
-    found = {}
-    for lattice in args.lattices:
-        of_seed, of_lattice = functools.partial(train, lattice, args), {**options, "sites": lattice}
-        found[lattice] = results_of_seeds(of_seed, args.out, lattice, args.seeds, of_lattice)
+    found = results_of_each(train, args, "sites", args.lattices, options)
     show(found, HEADER, figures, args.out, "ess", "effective sample size")
 
 

@@ -22,10 +22,8 @@ picture ess.png has the effective sample size on the way.
 Killed at any moment, the same command goes on with the epoch that was not done.
 """
 
-import argparse
 import functools
 import math
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -34,13 +32,15 @@ import tensorflow_probability as tfp
 import training
 from experiment import (
     mean_and_spread,
+    options_parser,
     picture,
     results_of,
-    results_of_seeds,
+    results_of_each,
     run_command,
     show,
     write,
 )
+from lattice import action
 
 import tfp_invconv as tic
 
@@ -65,28 +65,15 @@ KINDS = ("weighted", "chain")
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--flows", nargs="+", choices=FLOWS, default=list(FLOWS), help="which (all)")
-    for name, (default, text) in OPTIONS.items():
-        option = f"--{name.replace('_', '-')}"
-        add(option, type=type(default), default=default, help=f"{text} ({default})")
-    add("--minutes", type=float, help="time limit of the training of each model (none)")
-    add("--seeds", type=int, nargs="+", default=[0], help="of parameters and samples (0)")
-    out = Path("runs/phi4")
-    add("--out", type=Path, default=out, help=f"folder of the runs, to go on from ({out})")
+    parser = options_parser(__doc__, OPTIONS, "runs/phi4")
+    flows = list(FLOWS)
+    parser.add_argument("--flows", nargs="+", choices=flows, default=flows, help="which (all)")
     return parser.parse_args()
 
 
 def log_density(phi, mass_squared, coupling):
-    """-S of fields `[..., N, N, 1]`."""
-    action = (4.0 + mass_squared) * phi**2 + coupling * phi**4
-    for axis in (-3, -2):
-        # The sum over sites of phi phi_next is that of phi phi_previous.
-        action -= 2.0 * phi * tf.roll(phi, 1, axis)
-    return -tf.reduce_sum(action, [-3, -2, -1])
+    """-S of fields `[n, N, N, 1]`."""
+    return -action(phi, mass_squared, coupling)
 
 
 def observables(phi):
@@ -257,11 +244,7 @@ def main():
     args = parse_arguments()
     options = {name: getattr(args, name) for name in (*OPTIONS, "minutes")}
     lattice = {name: options[name] for name in ("size", "mass_squared", "coupling")}
-    found = {}
-    for flow in args.flows:
-        of_seed = functools.partial(train, flow, args)
-        of_flow = {**options, "flow": flow}
-        found[flow] = results_of_seeds(of_seed, args.out, flow, args.seeds, of_flow)
+    found = results_of_each(train, args, "flow", args.flows, options)
     reference = results_of(functools.partial(hmc, args), args.out, "hmc", lattice)
     found = {flow: with_deviations(runs, reference) for flow, runs in found.items()}
     curves = {

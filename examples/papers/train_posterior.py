@@ -16,18 +16,22 @@ Kullback-Leibler divergence. Draws what is given, both means, samples and standa
 Killed at any moment, the same command goes on with the epoch that was not done.
 """
 
-import argparse
-import functools
 import io
 import math
-from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 import training
-from experiment import mean_and_spread, results_of_seeds, run_command, show, write
+from experiment import (
+    mean_and_spread,
+    options_parser,
+    results_of_each,
+    run_command,
+    show,
+    write,
+)
 from generated import BlurredFields
 from matplotlib.figure import Figure
 
@@ -54,18 +58,9 @@ BATCH = 500  # samples at once for each condition
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--flows", nargs="+", choices=FLOWS, default=list(FLOWS), help="which (both)")
-    for name, (default, text) in OPTIONS.items():
-        option = f"--{name.replace('_', '-')}"
-        add(option, type=type(default), default=default, help=f"{text} ({default})")
-    add("--minutes", type=float, help="time limit of the training of each model (none)")
-    add("--seeds", type=int, nargs="+", default=[0], help="of parameters and data order (0)")
-    out = Path("runs/posterior")
-    add("--out", type=Path, default=out, help=f"folder of the runs, to go on from ({out})")
+    parser = options_parser(__doc__, OPTIONS, "runs/posterior")
+    flows = list(FLOWS)
+    parser.add_argument("--flows", nargs="+", choices=flows, default=flows, help="which (both)")
     return parser.parse_args()
 
 
@@ -216,10 +211,7 @@ def figures(runs):
 def main():
     args = parse_arguments()
     options = {name: getattr(args, name) for name in (*OPTIONS, "minutes")}
-    found = {}
-    for flow in args.flows:
-        of_seed, of_flow = functools.partial(train, flow, args), {**options, "flow": flow}
-        found[flow] = results_of_seeds(of_seed, args.out, flow, args.seeds, of_flow)
+    found = results_of_each(train, args, "flow", args.flows, options)
     show(found, HEADER, figures, args.out, "val_loss", "validation, -nats")
 
 

@@ -11,6 +11,12 @@ def check_positive_integer(value, argument, layer):
         raise ValueError(f"{layer}: `{argument}` must be a positive integer; got {value!r}.")
 
 
+def check_at_least_two(value, argument, layer):
+    """Raises a ValueError unless `value` is a Python or NumPy int of at least two."""
+    if not is_integer(value) or value < 2:
+        raise ValueError(f"{layer}: `{argument}` must be an int of at least 2; got {value!r}.")
+
+
 def check_positive_number(value, argument, layer, alternative=""):
     """Raises a ValueError unless `value` is a finite Python or NumPy number above zero."""
     if not is_finite_number(value) or value <= 0:

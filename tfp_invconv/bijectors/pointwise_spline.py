@@ -73,8 +73,7 @@ class PointwiseSpline(ParameterBijector):
           height_logits: float tensor `[..., C, K]`, likewise of their heights.
           log_slopes: float tensor `[..., C, K + 1]`, the logarithms of the slopes at the knots.
           reach: positive float, where the straight lines begin.
-          odd: bool, whether the parameters are those of the bins from 0 to `reach`, and others
-            mirror them.
+          odd: bool, whether the bins go from 0 to `reach`, and negative numbers are mirrored.
           validate_args: not used: the spline is always valid.
           name: name of the layer.
 

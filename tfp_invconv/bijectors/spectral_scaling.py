@@ -133,8 +133,7 @@ class SpectralScaling(ParameterBijector):
           A layer whose parameters are `tf.Variable`s of zeros.
         """
         channels = checks.event_channels(event_shape, name)
-        if not checks.is_integer(num_knots) or num_knots < 2:
-            raise ValueError(f"{name}: `num_knots` must be an int of at least 2; got {num_knots}.")
+        checks.check_at_least_two(num_knots, "num_knots", name)
         shape = [num_knots * (len(event_shape) if anisotropic else 1), channels]
         mixing = None
         if mix_channels:

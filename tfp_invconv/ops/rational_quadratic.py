@@ -32,9 +32,7 @@ def rational_quadratic(x, widths, heights, slopes, reach, start=None):
       y and log(dy/dx), of the broadcast shape.
     """
     inside, outside = split_at(x, reach)
-    a, w, b, h, d, e = _bins(
-        inside, widths, heights, slopes, -reach if start is None else start, by=0
-    )
+    a, w, b, h, d, e = _bins(inside, widths, heights, slopes, reach, start, by=0)
     r, s = (inside - a) / w, h / w
     slope = _slope(r, s, d, e)
     bent = r * (1.0 - r)
@@ -45,9 +43,7 @@ def rational_quadratic(x, widths, heights, slopes, reach, start=None):
 def rational_quadratic_inverse(y, widths, heights, slopes, reach, start=None):
     """The inverse of `rational_quadratic`, with the same arguments: x and log(dx/dy)."""
     inside, outside = split_at(y, reach)
-    a, w, b, h, d, e = _bins(
-        inside, widths, heights, slopes, -reach if start is None else start, by=2
-    )
+    a, w, b, h, d, e = _bins(inside, widths, heights, slopes, reach, start, by=2)
     # The root of a quadratic equation, without cancellation.
     s, rise = h / w, inside - b
     term = rise * (d + e - 2.0 * s)
@@ -64,8 +60,9 @@ def _slope(r, s, d, e):
     return numerator * (s / (s + (d + e - 2.0 * s) * bent)) ** 2
 
 
-def _bins(x, widths, heights, slopes, start, by):
+def _bins(x, widths, heights, slopes, reach, start, by):
     """a, w, b, h, d and e of the bin that each number is in, by its x (0) or its y (2)."""
+    start = -reach if start is None else start
     starts = [tf.cumsum(sizes, -1, exclusive=True) + start for sizes in (widths, heights)]
     constants = [starts[0], widths, starts[1], heights, slopes[..., :-1], slopes[..., 1:]]
     is_above = tf.cast(x[..., tf.newaxis] >= constants[by], x.dtype)
