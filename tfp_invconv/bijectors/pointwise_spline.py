@@ -4,14 +4,14 @@ import tensorflow as tf
 
 from tfp_invconv._utils import checks
 from tfp_invconv._utils.types import DType, Shape, TensorLike
-from tfp_invconv.bijectors._base import ParameterBijector
+from tfp_invconv.bijectors._base import ParameterBijector, ValueAndLogDetBijector
 from tfp_invconv.ops.rational_quadratic import rational_quadratic, rational_quadratic_inverse
 
 # A bin is at least this part of the mean bin, so that slopes stay representable.
 _SMALLEST_BIN = 1e-2
 
 
-class PointwiseSpline(ParameterBijector):
+class PointwiseSpline(ValueAndLogDetBijector, ParameterBijector):
     """Applies a monotone rational-quadratic spline to each number, the same at all sites.
 
     ```none
@@ -132,29 +132,25 @@ class PointwiseSpline(ParameterBijector):
             name=name,
         )
 
-    def _inverse(self, y):
-        return self._run(rational_quadratic, y)[0]
+    def _inverse_and_log_det(self, y):
+        return self._run(rational_quadratic, y)
 
-    def _forward(self, x):
-        return self._run(rational_quadratic_inverse, x)[0]
-
-    def _inverse_log_det_jacobian(self, y):
-        return tf.reduce_sum(self._run(rational_quadratic, y)[1], -1)
-
-    def _forward_log_det_jacobian(self, x):
-        return tf.reduce_sum(self._run(rational_quadratic_inverse, x)[1], -1)
+    def _forward_and_log_det(self, x):
+        return self._run(rational_quadratic_inverse, x)
 
     def _run(self, function, x):
-        """The function of each number, and its log-slope."""
+        """The function of each number, and the sum of its log-slopes."""
         checks.check_event(x, self.name, "[C]", self.width_logits.shape[-2])
         widths, heights = self._sizes(self.width_logits), self._sizes(self.height_logits)
         spline = widths, heights, tf.exp(self.log_slopes), self.reach
-        if not self.odd:
-            return function(x, *spline)
-        # The knots count from zero, so that small numbers keep their digits.
-        sign = tf.where(x < 0, -tf.ones_like(x), tf.ones_like(x))
-        size, log_slope = function(sign * x, *spline, start=0.0)
-        return sign * size, log_slope
+        if self.odd:
+            # The knots count from zero, so that small numbers keep their digits.
+            sign = tf.where(x < 0, -tf.ones_like(x), tf.ones_like(x))
+            size, log_slope = function(sign * x, *spline, start=0.0)
+            value = sign * size
+        else:
+            value, log_slope = function(x, *spline)
+        return value, tf.reduce_sum(log_slope, -1)
 
     def _sizes(self, logits):
         total = self.reach if self.odd else 2.0 * self.reach
