@@ -16,6 +16,7 @@ from tfp_invconv.bijectors import (
     DCTSymmetricConv,
     EmergingConv,
     HouseholderQR1x1,
+    MixtureCoupling,
     ParameterInjector,
     PartialChannels,
     PeriodicConv,
@@ -25,6 +26,7 @@ from tfp_invconv.bijectors import (
     Scan,
     SLogGate,
     SpectralScaling,
+    SplineCoupling,
     Squeeze,
 )
 from tfp_invconv.diagnostics import condition_report
@@ -51,6 +53,7 @@ __all__ = [
     "EnergyModel",
     "FlowModel",
     "HouseholderQR1x1",
+    "MixtureCoupling",
     "ParameterInjector",
     "PartialChannels",
     "PeriodicConv",
@@ -60,6 +63,7 @@ __all__ = [
     "SLogGate",
     "Scan",
     "SpectralScaling",
+    "SplineCoupling",
     "Squeeze",
     "callbacks",
     "condition_report",

@@ -19,6 +19,7 @@ COUPLINGS = {
     "affine": tic.AffineCoupling,
     "additive": tic.AdditiveCoupling,
     "quad": tic.QuadCoupling,
+    "spline": tic.SplineCoupling,
 }
 
 
@@ -141,9 +142,13 @@ def test_scale_and_shift_of_a_coupling(name, options, log_scale):
         np.testing.assert_allclose(ildj, [expected.size * log_scale(h)], rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", SCALED)
+BOUNDED = {"spline": tic.SplineCoupling, "mixture": tic.MixtureCoupling}
+BOUNDED |= {name: layer for name, (layer, _) in SCALED.items()}
+
+
+@pytest.mark.parametrize("name", BOUNDED)
 def test_trainable_and_glow_hand_on_the_bound(name):
-    layer, _ = SCALED[name]
+    layer = BOUNDED[name]
     assert layer.trainable([4, 4, 4], width=4).log_scale_bound == 1.0
     assert layer.trainable([4, 4, 4], width=4, log_scale_bound=0.3).log_scale_bound == 0.3
     flow = tic.glow([4, 4, 1], 2, 1, conv="1x1", coupling=name, log_scale_bound=0.3, width=4)

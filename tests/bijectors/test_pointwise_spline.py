@@ -7,7 +7,11 @@ import tensorflow_probability as tfp
 from helpers import away_from_initial, noise
 
 import tfp_invconv as tic
-from tfp_invconv.ops.rational_quadratic import rational_quadratic, rational_quadratic_inverse
+from tfp_invconv.ops.rational_quadratic import (
+    bins_first,
+    rational_quadratic,
+    rational_quadratic_inverse,
+)
 
 tfb = tfp.bijectors
 REACH = 2.0
@@ -34,7 +38,7 @@ def test_values_and_gradients_are_those_of_tfp(shape, num_bins, direction, dtype
 
     def ours(x, widths, heights, slopes):
         function = rational_quadratic if direction == "forward" else rational_quadratic_inverse
-        return function(x, widths, heights, slopes, REACH)
+        return function(x, *map(bins_first, (widths, heights, slopes)), REACH)
 
     def tfps(x, widths, heights, slopes):
         theirs = tfb.RationalQuadraticSpline(

@@ -38,10 +38,12 @@ def test_all_layers_without_a_network_are_composite_tensors():
         "ConditionEncoder",
         "ConditionalChain",
         "ConvolutionCoupling",
+        "MixtureCoupling",
         "ParameterInjector",
         "PartialChannels",
         "QuadCoupling",
         "Scan",
+        "SplineCoupling",
     }
 
 

@@ -71,6 +71,8 @@ STEPS = {
     "additive": [NORM, MIXES, tic.AdditiveCoupling],
     "quad": [NORM, MIXES, tic.QuadCoupling],
     "conf": [NORM, MIXES, tic.ConvolutionCoupling],
+    "spline": [NORM, MIXES, tic.SplineCoupling],
+    "mixture": [NORM, MIXES, tic.MixtureCoupling],
 }
 
 
@@ -112,7 +114,7 @@ def test_what_a_step_of_a_glow_is_made_of(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("coupling", ["quad", "conf of vectors"])
+@pytest.mark.parametrize("coupling", ["quad", "mixture", "conf of vectors"])
 def test_recomputed_steps_in_a_loop_have_the_gradients_of_kept_ones(coupling):
     def gradients(**loop):
         options = dict(depth=3, width=4, seed=0, dtype="float64", data_range=None, **loop)

@@ -15,6 +15,7 @@ from tfp_invconv.bijectors.convolution_coupling import ConvolutionCoupling
 from tfp_invconv.bijectors.dct_symmetric_conv import DCTSymmetricConv
 from tfp_invconv.bijectors.emerging_conv import EmergingConv
 from tfp_invconv.bijectors.householder_qr_1x1 import HouseholderQR1x1
+from tfp_invconv.bijectors.mixture_coupling import MixtureCoupling
 from tfp_invconv.bijectors.parameter_injector import ParameterInjector
 from tfp_invconv.bijectors.partial_channels import PartialChannels
 from tfp_invconv.bijectors.periodic_conv import PeriodicConv
@@ -24,6 +25,7 @@ from tfp_invconv.bijectors.root_gate import RootGate
 from tfp_invconv.bijectors.s_log_gate import SLogGate
 from tfp_invconv.bijectors.scan import Scan
 from tfp_invconv.bijectors.spectral_scaling import SpectralScaling
+from tfp_invconv.bijectors.spline_coupling import SplineCoupling
 from tfp_invconv.bijectors.squeeze import Squeeze
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "DCTSymmetricConv",
     "EmergingConv",
     "HouseholderQR1x1",
+    "MixtureCoupling",
     "ParameterBijector",
     "ParameterInjector",
     "PartialChannels",
@@ -51,5 +54,6 @@ __all__ = [
     "SLogGate",
     "Scan",
     "SpectralScaling",
+    "SplineCoupling",
     "Squeeze",
 ]

@@ -60,7 +60,7 @@ class TrainableCoupling(ChannelCoupling):
             event_shape,
             options.get("name", cls.__name__),
             cls.NUM_PARTS,
-            cls.OUTPUTS_PER_CHANNEL,
+            cls._outputs_per_channel(**options),
             network,
             condition_shape=condition_shape,
             width=width,
@@ -70,6 +70,15 @@ class TrainableCoupling(ChannelCoupling):
         )
         given = networks if cls.NUM_PARTS > 2 else networks[0]
         return cls(given, event_ndims=len(event_shape), **options)
+
+    @classmethod
+    def _outputs_per_channel(cls, **options):
+        """How many numbers a network returns for each channel of its part.
+
+        Args:
+          **options: arguments of the constructor, of which it may depend.
+        """
+        return cls.OUTPUTS_PER_CHANNEL
 
 
 def make_networks(event_shape, layer, count, outputs, network, *, seed, **options):

@@ -5,7 +5,11 @@ import tensorflow as tf
 from tfp_invconv._utils import checks
 from tfp_invconv._utils.types import DType, Shape, TensorLike
 from tfp_invconv.bijectors._base import ParameterBijector, ValueAndLogDetBijector
-from tfp_invconv.ops.rational_quadratic import rational_quadratic, rational_quadratic_inverse
+from tfp_invconv.ops.rational_quadratic import (
+    bins_first,
+    rational_quadratic,
+    rational_quadratic_inverse,
+)
 
 # A bin is at least this part of the mean bin, so that slopes stay representable.
 _SMALLEST_BIN = 1e-2
@@ -142,7 +146,7 @@ class PointwiseSpline(ValueAndLogDetBijector, ParameterBijector):
         """The function of each number, and the sum of its log-slopes."""
         checks.check_event(x, self.name, "[C]", self.width_logits.shape[-2])
         widths, heights = self._sizes(self.width_logits), self._sizes(self.height_logits)
-        spline = widths, heights, tf.exp(self.log_slopes), self.reach
+        spline = (*map(bins_first, (widths, heights, tf.exp(self.log_slopes))), self.reach)
         if self.odd:
             # The knots count from zero, so that small numbers keep their digits.
             sign = tf.where(x < 0, -tf.ones_like(x), tf.ones_like(x))

@@ -21,10 +21,12 @@ from tfp_invconv.bijectors import (
     DCTSymmetricConv,
     EmergingConv,
     HouseholderQR1x1,
+    MixtureCoupling,
     PartialChannels,
     PeriodicConv,
     QuadCoupling,
     Scan,
+    SplineCoupling,
     Squeeze,
 )
 from tfp_invconv.bijectors._conditions import is_image
@@ -59,10 +61,12 @@ COUPLINGS: dict[str, Any] = {
     "additive": AdditiveCoupling,
     "quad": QuadCoupling,
     "conf": ConvolutionCoupling,
+    "spline": SplineCoupling,
+    "mixture": MixtureCoupling,
 }
 
 # Couplings with a scale that needs a bound.
-_AFFINE = ("affine", "quad")
+_BOUNDED = ("affine", "quad", "spline", "mixture")
 
 
 @keras.saving.register_keras_serializable("tfp_invconv")
@@ -110,9 +114,9 @@ def glow(
         `tfb.Invert` around it: the density solves, and sampling is a convolution); "periodic"
         (`PeriodicConv` as an exponential after it, which can't become singular); or "periodic-free"
         (a free `PeriodicConv`, with a 1x1 one inside).
-      coupling: "affine", "additive", "quad" or "conf" (`ConvolutionCoupling`).
-      log_scale_bound: bound of the affine and quad couplings and of the conditioning between
-        levels; see `AffineCoupling`.
+      coupling: "affine", "additive", "quad", "conf" (`ConvolutionCoupling`), "spline" or "mixture".
+      log_scale_bound: bound of the couplings' scales, but for "additive" and "conf", and of the
+        conditioning between levels; see `AffineCoupling`. "sigmoid" is for "affine" and "quad".
       data_range: the lowest and the highest value of the data, such as `(-1024, 3071)`; densities
         are per unit of the data. None for real numbers without ends, which are neither scaled nor
         compressed. "auto" is `(0, 256)`, pixels, for `[H, W, C]`, and None for the rest.
@@ -179,7 +183,7 @@ def glow(
     parts = _Parts(
         layers=(ActNorm.trainable, *CONVOLUTIONS[conv]),
         coupling=functools.partial(
-            COUPLINGS[coupling].trainable, **(affine if coupling in _AFFINE else networks)
+            COUPLINGS[coupling].trainable, **(affine if coupling in _BOUNDED else networks)
         ),
         split_prior=functools.partial(AffineCoupling.trainable, name="split_prior", **affine),
         injector=functools.partial(AffineInjector.trainable, **affine),

@@ -1,0 +1,67 @@
+"""The distribution function of a mixture of logistics seen through a logit, and its inverse.
+
+With positive weights p_i that sum to one, means m_i, scales s_i and 0 < a < 1,
+
+    y = a x + (1 - a) logit(sum_i p_i sigmoid(u_i)),    u_i = (x - m_i) / s_i.
+
+The logit increases, by slopes of at most 1 / min s_i, and like x / max s_i in the tails. Far from
+all means it may be as flat as a distribution's tail; the share a of x itself keeps the slope of y
+above a. All sums are of logarithms, so that neither tail rounds to 0 or 1.
+
+Ho, Chen, Srinivas, Duan, Abbeel: Flow++. ICML 2019.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+
+def logistic_mixture(x, log_weights, means, log_scales, share):
+    """Applies the functions of `[K, ...]` log-weights, means and log-scales.
+
+    Args:
+      x: float tensor `[...]`.
+      log_weights: tensor of one more dimension than x, against which those after the first
+        broadcast: each number can have its own mixture.
+      means: likewise.
+      log_scales: likewise.
+      share: a.
+
+    Returns:
+      y and log(dy/dx), of the broadcast shape.
+    """
+    u = (x - means) * tf.exp(-log_scales)
+    log_below = tf.math.log_sigmoid(u)
+    log_above = log_below - u
+    below = tf.reduce_logsumexp(log_weights + log_below, 0)
+    above = tf.reduce_logsumexp(log_weights + log_above, 0)
+    # Differences first: in the tails, the logarithms are large and nearly equal.
+    terms = log_weights + (log_below - below) + (log_above - above) - log_scales
+    slope = share + (1.0 - share) * tf.reduce_sum(tf.exp(terms), 0)
+    return share * x + (1.0 - share) * (below - above), tf.math.log(slope)
+
+
+def logistic_mixture_inverse(y, log_weights, means, log_scales, share):
+    """The inverse of `logistic_mixture`, with the same arguments: x and log(dx/dy)."""
+    mixture = log_weights, means, log_scales, share
+    x = tf.stop_gradient(_bisected(y, *mixture))
+    # Newton's steps make derivatives right: the first step up to order 1, both up to order 3.
+    for _ in range(2):
+        value, log_slope = logistic_mixture(x, *mixture)
+        x -= (value - y) * tf.exp(-log_slope)
+    return x, -logistic_mixture(x, *mixture)[1]
+
+
+def _bisected(y, log_weights, means, log_scales, share):
+    """x to rounding, from the ends between which x and each component alone would give y."""
+    alone = means + y * tf.exp(log_scales)
+    low = tf.minimum(tf.reduce_min(alone, 0), y)
+    high = tf.maximum(tf.reduce_max(alone, 0), y)
+
+    def halve(low, high):
+        middle = low + (high - low) / 2.0
+        is_low = logistic_mixture(middle, log_weights, means, log_scales, share)[0] < y
+        return tf.where(is_low, middle, low), tf.where(is_low, high, middle)
+
+    bits = np.finfo(y.dtype.as_numpy_dtype).nmant + 2
+    low, high = tf.while_loop(lambda *_: True, halve, (low, high), maximum_iterations=bits)
+    return low
