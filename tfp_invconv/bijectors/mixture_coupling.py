@@ -35,7 +35,7 @@ class MixtureCoupling(TrainableCoupling):
     samples would leap where the data are rare (see `AffineCoupling`).
 
     *Shapes*, *cost*: see `ChannelCoupling`, with two parts; O(K) for each number in addition, and
-    some 25 times that in `forward` (55 times in float64), which finds x_2 by bisection. The network
+    some 30 times that in `forward`, which finds x_2 by bisection and Newton's method. The network
     returns 3 K + 2 numbers for each of the second half.
 
     *Invertible* for all values of the parameters: f increases. A new layer is not quite the
