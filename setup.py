@@ -30,7 +30,7 @@ TEST = [
 
 setup(
     name="tfp_invconv",
-    version="0.1.0",
+    version="0.2.0",
     description="Invertible convolutions as TensorFlow Probability bijectors",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
