@@ -1,10 +1,9 @@
 """Trains a flow on images and shows what it learned.
 
 By default a Glow with emerging convolutions learns scikit-learn's digits, without a download.
-Prints test bits/dim, the reconstruction error, how many of 2,000 samples are not finite or far
-out, and the sampling time. Writes a picture, weights, the history, the figures, and what each layer
-does to errors into a folder that it names. Ctrl-C stops the training and evaluates the weights
-reached; with that folder as --out, a run that was stopped or killed goes on from its last epoch.
+Prints test bits/dim, the reconstruction error, how many of 2,000 samples are not finite or far out,
+and the sampling time. Writes a picture, weights, history, figures and each layer's errors to a run
+folder. Ctrl-C ends the training; the same --out goes on from the last epoch, after kills as well.
 """
 
 import csv
@@ -29,6 +28,7 @@ def parse_arguments():
     add("--conv", default="emerging", choices=flows.CONVOLUTIONS, help="convolution (emerging)")
     add("--coupling", default="affine", choices=flows.COUPLINGS, help="coupling (affine)")
     add("--log-scale-bound", default="1.0", help='in couplings, or "sigmoid" (1.0)')
+    add("--noise", default="uniform", choices=["uniform", "variational"], help="noise (uniform)")
     add("--levels", type=int, default=2, help="levels of the multi-scale architecture (2)")
     add("--depth", type=int, default=4, help="steps in each level (4)")
     add("--width", type=int, default=64, help="channels in the couplings' networks (64)")
@@ -44,8 +44,7 @@ def parse_arguments():
 
 def make_optimizer(learning_rate, steps):
     """Adam with warm-up, cosine decay, and weights averaged over the last tenth of the steps."""
-    warmup = min(100, steps // 10)
-    schedule = keras.optimizers.schedules.CosineDecay
+    warmup, schedule = min(100, steps // 10), keras.optimizers.schedules.CosineDecay
     rate = schedule(1e-5, steps - warmup, warmup_target=learning_rate, warmup_steps=warmup)
     return keras.optimizers.Adam(rate, use_ema=True, ema_momentum=max(0.0, 1 - 10 / steps))
 
@@ -60,9 +59,8 @@ def train(model, images, args, config, out):
     with open(out / "history.csv", "w", newline="") as file:
         csv.writer(file).writerows([*backup.history[:1], *(r.values() for r in backup.history)])
     diverged = not all(np.all(np.isfinite(variable)) for variable in model.trainable_variables)
-    finished = not (diverged or interrupt.interrupted)
-    end = {"finished": finished, "diverged": diverged, "epochs_done": len(backup.history)}
-    return {**end, "training_seconds": backup.seconds}
+    end = {"finished": not (diverged or interrupt.interrupted), "diverged": diverged}
+    return {**end, "epochs_done": len(backup.history), "training_seconds": backup.seconds}
 
 
 def evaluate(model, images, seed, out):
@@ -98,7 +96,10 @@ def main():
     test_images = tic.data.load_images(args.dataset, "test", 500, **options)
     names = ("levels", "depth", "conv", "coupling", "log_scale_bound", "width", "dropout", "seed")
     flow = tic.glow(images.element_spec.shape[1:], **{name: config[name] for name in names})
-    model = tic.FlowModel(flow)
+    learned = args.noise == "variational"
+    if learned:  # The data are then the whole numbers.
+        images, test_images = images.map(keras.ops.floor), test_images.map(keras.ops.floor)
+    model = tic.FlowModel(flow, dequantizer=tic.dequantizer if learned else None)
     parameters = sum(variable.numpy().size for variable in model.trainable_variables)
     print(f"{args.conv}/{args.coupling}: {parameters:,} parameters; run folder: {out}")
     results = {**config, "parameters": parameters, **train(model, images, args, config, out)}

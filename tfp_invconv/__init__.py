@@ -31,7 +31,7 @@ from tfp_invconv.bijectors import (
 )
 from tfp_invconv.diagnostics import condition_report
 from tfp_invconv.energies import importance_weights, independence_sampler
-from tfp_invconv.flows import conf, fields, glow
+from tfp_invconv.flows import conf, dequantizer, fields, glow
 from tfp_invconv.latents import interpolate, join_levels, split_levels
 from tfp_invconv.reliability import count_outliers, reconstruction_error
 from tfp_invconv.training import EnergyModel, FlowModel, callbacks
@@ -70,6 +70,7 @@ __all__ = [
     "conf",
     "count_outliers",
     "data",
+    "dequantizer",
     "fields",
     "glow",
     "importance_weights",

@@ -1,4 +1,4 @@
-"""Compares kinds of image flows: a convolution and a coupling each, over several seeds.
+"""Compares kinds of image flows: a convolution, a coupling and a noise each, over several seeds.
 
 Trains each kind by examples/train_image_flow.py with the same data, seeds and number of epochs, and
 writes one table and one picture of training bits/dim against time: the mean over the seeds and,
@@ -19,6 +19,7 @@ from tfp_invconv.flows import CONVOLUTIONS, COUPLINGS
 # What decides the results, besides the kind of flow and the seed.
 OPTIONS = ("dataset", "levels", "depth", "width", "dropout", "log_scale_bound")
 OPTIONS += ("epochs", "minutes", "batch_size", "learning_rate")
+NOISES = ("uniform", "variational")
 
 
 def parse_arguments():
@@ -26,7 +27,7 @@ def parse_arguments():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("kinds", nargs="+", metavar="CONV/COUPLING", help="such as 1x1/affine emerging/quad")
+    add("kinds", nargs="+", metavar="CONV/COUPLING[/NOISE]", help="such as emerging/quad")
     add("--dataset", default="digits", help="TFDS image data set, such as cifar10 (digits)")
     add(
         "--log-scale-bound",
@@ -46,11 +47,13 @@ def parse_arguments():
     args = parser.parse_args()
     args.out = args.out or Path("runs/compare_flows") / args.dataset
     for kind in args.kinds:
-        conv, _, coupling = kind.partition("/")
-        if conv not in CONVOLUTIONS or coupling not in COUPLINGS:
+        names, choices = kind.split("/"), (CONVOLUTIONS, COUPLINGS, NOISES)
+        known = all(name in choice for name, choice in zip(names, choices, strict=False))
+        if not known or len(names) not in (2, 3):
             parser.error(
-                f"a kind of flow is CONV/COUPLING, of {', '.join(CONVOLUTIONS)} and of "
-                f"{', '.join(COUPLINGS)}; got {kind}"
+                f"a kind of flow is CONV/COUPLING or CONV/COUPLING/NOISE, of "
+                f"{', '.join(CONVOLUTIONS)}, of {', '.join(COUPLINGS)} and of {', '.join(NOISES)}; "
+                f"got {kind}"
             )
     return args
 
@@ -61,8 +64,7 @@ def name_of(kind, seed):
 
 def run(args, kind, seed):
     """The results of one flow."""
-    conv, coupling = kind.split("/")
-    options = {"conv": conv, "coupling": coupling, "seed": seed}
+    options = dict(zip(("conv", "coupling", "noise"), kind.split("/"), strict=False), seed=seed)
     options |= {name: getattr(args, name) for name in OPTIONS}
     print(f"{kind}, seed {seed}", flush=True)
     return results_of(

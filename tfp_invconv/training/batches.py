@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -10,31 +11,39 @@ import tensorflow as tf
 from tfp_invconv.training import data_range
 
 
-def with_checks(data, batch_size, pairs, distribution, caller):
+class Domain(NamedTuple):
+    """Which numbers are right: of labels, how many classes; of x, `WholeNumbers`. None for any."""
+
+    classes: int | None
+    whole_numbers: data_range.WholeNumbers | None = None
+
+
+def with_checks(data, batch_size, pairs, distribution, domain, caller):
     """x of the data (x, y, sample_weight) with checks, and the first batch, which is checked.
 
-    The first wrong number is an error: one that is not finite, or a label of no class. Arrays are
+    The first wrong number is an error: one that is not finite, or not in the domain. Arrays are
     checked here; a data set is returned as one that checks each batch.
 
     Warns:
-      UserWarning: if the first batch is whole numbers, or is not of the scale of the flow's.
+      UserWarning: if the first batch is whole numbers but should not be, or is not of the scale of
+        the flow's.
     """
-    x = _with_checks_of_numbers(data, pairs.classes, caller)
+    x = _with_checks_of_numbers(data, domain, caller)
     pairs.check_targets(x, data[1])
     first = first_batch((x, *data[1:]), batch_size, caller)
-    check_events(pairs.with_condition(first)[0], distribution, caller)
-    warn_about_values(first, distribution, caller)
+    check_events(pairs.with_condition(first)[0], distribution, domain, caller)
+    warn_about_values(first, distribution, domain, caller)
     return x, first
 
 
-def validation_with_checks(data, batch_size, options, pairs, distribution, caller):
+def validation_with_checks(data, batch_size, options, pairs, distribution, domain, caller):
     """The same checks of what `fit` validates with: {"validation_data": ...} where it is given.
 
     Args:
       data: (x, y, sample_weight), of which Keras's `validation_split` takes the last part.
       batch_size: that of the training.
       options: the other arguments of `fit`.
-      pairs, distribution, caller: as those of `with_checks`.
+      pairs, distribution, domain, caller: as those of `with_checks`.
     """
     given, split = options.get("validation_data"), options.get("validation_split")
     if given is not None:
@@ -46,27 +55,27 @@ def validation_with_checks(data, batch_size, options, pairs, distribution, calle
         return {}
     batch_size = options.get("validation_batch_size") or batch_size
     caller = f"{caller}, validation data"
-    x, _ = with_checks((x, *rest), batch_size, pairs, distribution, caller)
+    x, _ = with_checks((x, *rest), batch_size, pairs, distribution, domain, caller)
     return {} if given is None else {"validation_data": (x, *rest)}
 
 
-def _with_checks_of_numbers(data, classes, caller):
+def _with_checks_of_numbers(data, domain, caller):
     """x of the data: arrays are checked here, data sets while they run."""
     x = data[0]
     if isinstance(x, tf.data.Dataset):
         return x.enumerate().map(
-            lambda i, batch: _assert_batch(i, batch, classes, caller),
+            lambda i, batch: _assert_batch(i, batch, domain, caller),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
     if isinstance(x, keras.utils.PyDataset):
-        return _CheckedPyDataset(x, classes, caller)
-    check_batch(data, classes, caller)
+        return _CheckedPyDataset(x, domain, caller)
+    check_batch(data, domain, caller)
     return x
 
 
-def check_batch(batch, classes, caller, place=""):
+def check_batch(batch, domain, caller, place=""):
     """Raises a ValueError at the first wrong number of (x, y, sample_weight)."""
-    for name, part, is_right, needs in _requirements(batch, classes):
+    for name, part, is_right, needs in _requirements(batch, domain):
         wrong = np.argwhere(~np.asarray(is_right))
         if len(wrong):
             where = tuple(int(i) for i in wrong[0])
@@ -75,9 +84,9 @@ def check_batch(batch, classes, caller, place=""):
             )
 
 
-def _assert_batch(index, batch, classes, caller):
+def _assert_batch(index, batch, domain, caller):
     checks = []
-    for name, _, is_right, needs in _requirements(batch, classes):
+    for name, _, is_right, needs in _requirements(batch, domain):
         message = [f"{caller}: {name} is not {needs} in batch", index, "at index"]
         message.append(tf.where(~is_right)[:1])
         checks.append(tf.debugging.Assert(tf.reduce_all(is_right), message, summarize=10))
@@ -85,7 +94,7 @@ def _assert_batch(index, batch, classes, caller):
         return tf.nest.map_structure(tf.identity, batch)
 
 
-def _requirements(batch, classes):
+def _requirements(batch, domain):
     """For each part of a batch (name, part, where it is what it must be, what that is)."""
     for name, part in _parts(batch):
         if not isinstance(part, (np.ndarray, tf.Tensor)):
@@ -94,10 +103,12 @@ def _requirements(batch, classes):
         if dtype.is_floating:
             is_finite = tf.math.is_finite if tf.is_tensor(part) else np.isfinite
             yield name, part, is_finite(part), "finite"
-        elif name == "condition" and classes and dtype.is_integer:
+        elif name == "condition" and domain.classes and dtype.is_integer:
             labels = tf.cast(part, tf.int64)
-            is_class = (labels >= 0) & (labels < classes)
-            yield name, part, is_class, f"a label from 0 to {classes - 1}"
+            is_class = (labels >= 0) & (labels < domain.classes)
+            yield name, part, is_class, f"a label from 0 to {domain.classes - 1}"
+        if name == "x" and domain.whole_numbers:
+            yield name, part, domain.whole_numbers.contain(part), str(domain.whole_numbers)
 
 
 def _parts(batch):
@@ -112,13 +123,13 @@ def _parts(batch):
 class _CheckedPyDataset(keras.utils.PyDataset):
     """Another one, whose batches are checked."""
 
-    def __init__(self, data, classes, caller):
+    def __init__(self, data, domain, caller):
         super().__init__(data.workers, data.use_multiprocessing, data.max_queue_size)
-        self._data, self._classes, self._caller = data, classes, caller
+        self._data, self._domain, self._caller = data, domain, caller
 
     def __getitem__(self, index):
         batch = self._data[index]
-        check_batch(batch, self._classes, self._caller, f"in batch {index} ")
+        check_batch(batch, self._domain, self._caller, f"in batch {index} ")
         return batch
 
     @property
@@ -154,12 +165,16 @@ def first_batch(data, batch_size, caller):
     return batch
 
 
-def check_events(batch, distribution, caller):
-    """Raises an error unless x of x or (x, condition) is a batch of events of their dtype."""
+def check_events(batch, distribution, domain, caller):
+    """Raises an error unless x of x or (x, condition) is a batch of events of their dtype.
+
+    Whole numbers may be of any dtype.
+    """
     x = tf.nest.flatten(batch)[0]
     event, shape = distribution.event_shape, tf.TensorShape(x.shape)
     dtype = tf.as_dtype(x.dtype)
-    if distribution.dtype.is_floating and not dtype.is_floating:
+    is_float = dtype.is_floating or not distribution.dtype.is_floating
+    if not is_float and domain.whole_numbers is None:
         raise TypeError(
             f"{caller}: needs {distribution.dtype.name}, and x is {dtype.name}. For pixels, "
             "tic.data.dequantize(x) makes it of them, with the noise that a density needs."
@@ -206,41 +221,19 @@ def targets(x, y, kwargs):
     return y
 
 
-def warn_about_values(batch, distribution, caller):
+def warn_about_values(batch, distribution, domain, caller):
     """Warns of values that a flow learns an absurd density of.
 
-    These are channels that are constant or of whole numbers, and values of another scale.
+    These are channels that are constant or of whole numbers, unless it learns the probability of
+    whole numbers, and values of another scale.
     """
     if not hasattr(distribution, "bijector"):
         return
     x = np.asarray(tf.nest.flatten(batch)[0])
-    channels = x.reshape(-1, x.shape[-1] if x.ndim > 1 else 1)
-    is_constant = (np.ptp(channels, 0) == 0) & (len(channels) > 1)
-    is_whole = np.all(channels == np.round(channels), 0)
-    advice = "of which a flow's density grows without bound."
-    if np.all(is_whole):
-        warnings.warn(
-            f"{caller}: the data are whole numbers, {advice} Add noise to them: "
-            "tic.data.dequantize(x).",
-            UserWarning,
-            stacklevel=3,
-        )
-    elif np.any(is_whole & ~is_constant):
-        warnings.warn(
-            f"{caller}: {_channels(is_whole & ~is_constant)} of the data are whole numbers, "
-            f"{advice} Add noise to them, uniform from 0 to 1 as in tic.data.dequantize.",
-            UserWarning,
-            stacklevel=3,
-        )
-    if np.any(is_constant):
-        warnings.warn(
-            f"{caller}: {_channels(is_constant)} of the data are constant in the first batch, "
-            f"{advice} Leave them out, or add noise to them.",
-            UserWarning,
-            stacklevel=3,
-        )
+    if domain.whole_numbers is None:
+        _warn_about_channels(x, caller)
     low, high = data_range.data_range(distribution)
-    least, most, size = np.min(x), np.max(x), high - low
+    least, most, size = float(np.min(x)), float(np.max(x)), high - low
     too_narrow = np.isfinite(size) and most - least < size / 64
     if too_narrow or least < low - size or most > high + size:
         warnings.warn(
@@ -250,6 +243,34 @@ def warn_about_values(batch, distribution, caller):
             "of uint8.",
             UserWarning,
             stacklevel=3,
+        )
+
+
+def _warn_about_channels(x, caller):
+    channels = x.reshape(-1, x.shape[-1] if x.ndim > 1 else 1)
+    is_constant = (np.ptp(channels, 0) == 0) & (len(channels) > 1)
+    is_whole = np.all(channels == np.round(channels), 0)
+    advice = "of which a flow's density grows without bound."
+    if np.all(is_whole):
+        warnings.warn(
+            f"{caller}: the data are whole numbers, {advice} Add noise to them: "
+            "tic.data.dequantize(x).",
+            UserWarning,
+            stacklevel=4,
+        )
+    elif np.any(is_whole & ~is_constant):
+        warnings.warn(
+            f"{caller}: {_channels(is_whole & ~is_constant)} of the data are whole numbers, "
+            f"{advice} Add noise to them, uniform from 0 to 1 as in tic.data.dequantize.",
+            UserWarning,
+            stacklevel=4,
+        )
+    if np.any(is_constant):
+        warnings.warn(
+            f"{caller}: {_channels(is_constant)} of the data are constant in the first batch, "
+            f"{advice} Leave them out, or add noise to them.",
+            UserWarning,
+            stacklevel=4,
         )
 
 

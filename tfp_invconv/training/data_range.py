@@ -14,6 +14,23 @@ def data_range(distribution):
     return ranges[0] if ranges else (-math.inf, math.inf)
 
 
+class WholeNumbers:
+    """The whole numbers v of a flow's range: those that have v + 1 in it as well."""
+
+    def __init__(self, distribution):
+        self._low, self._high = data_range(distribution)
+
+    def __str__(self):
+        ends = f" from {self._low:g} to {self._high - 1:g}" if math.isfinite(self._low) else ""
+        return f"a whole number{ends}"
+
+    def contain(self, x):
+        """Whether each number of an array or a tensor is one of them."""
+        if tf.is_tensor(x) and not x.dtype.is_floating:
+            x = tf.cast(x, tf.float32)
+        return (x % 1 == 0) & (x >= self._low) & (x <= self._high - 1)
+
+
 class RangeCounter:
     """Counts the events that have a value outside a flow's range, batch by batch."""
 
@@ -24,7 +41,7 @@ class RangeCounter:
     def update(self, inputs):
         """Counts those of a batch of x, or of pairs (x, condition)."""
         if math.isfinite(self._low):
-            x = tf.nest.flatten(inputs)[0]
+            x = tf.cast(tf.nest.flatten(inputs)[0], tf.float32)
             is_outside = (x < self._low) | (x > self._high)
             self._share.update_state(tf.reduce_any(is_outside, tf.range(1, tf.rank(x))))
 

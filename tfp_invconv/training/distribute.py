@@ -51,3 +51,12 @@ def share_of_loss(loss, count):
     # Keras weighs the values by their counts; the gradients have to be weighed here.
     weighted = loss * (count * replicas / everywhere)
     return (tf.stop_gradient(loss - weighted) + weighted) / replicas
+
+
+def next_seed(generator):
+    """The seed of a step, another one in each replica."""
+    seed = tf.cast(generator.next(), tf.int32)
+    if is_distributed():
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        seed = tf.random.experimental.stateless_fold_in(seed, replica)
+    return seed

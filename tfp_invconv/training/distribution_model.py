@@ -55,12 +55,13 @@ class DistributionModel(
         self.__dict__["_made_by"] = (builder, arguments, keras.config.dtype_policy().name)
         self.flow_variables, self._rows = variables.adopt_variables(distribution)
         self._pairs = pairs.Pairs(distribution, self.name)
+        self._domain = batches.Domain(self._pairs.classes)
         self._draw = sampling.Sampler(distribution, self._pairs)
         self.built = True
 
     def call(self, inputs, training=None):
         """Log-probability of each event, in nats, of data x or of pairs (x, condition)."""
-        batches.check_events(inputs, self.distribution, self.name)
+        batches.check_events(inputs, self.distribution, self._domain, self.name)
         inputs = batches.with_event_shape(inputs, self.distribution, self.name)
         x, condition = self._pairs.unpack(inputs)
         count = tf.shape(x)[0]
@@ -68,10 +69,13 @@ class DistributionModel(
         may_be_empty = distribute.is_distributed()
         if may_be_empty:
             x, condition = pad_empty_batch(x), pad_empty_batch(condition)
-        # TFP caches evaluations by input tensor, so pass a new one.
-        log_prob = self.distribution.log_prob(tf.identity(x), **self._pairs.arguments(condition))
+        log_prob = self._log_prob(x, condition, training)
         _cache.forget_graph()
         return log_prob[:count] if may_be_empty else log_prob
+
+    def _log_prob(self, x, condition, training):
+        # TFP caches evaluations by input tensor, so pass a new one.
+        return self.distribution.log_prob(tf.identity(x), **self._pairs.arguments(condition))
 
     def sample(
         self,
@@ -92,7 +96,8 @@ class DistributionModel(
             samples vary less; at zero, all are the image of the mean.
 
         Returns:
-          A tensor of shape `sample_shape + batch_shape + event_shape`.
+          A tensor of shape `sample_shape + batch_shape + event_shape`; of whole numbers, rounded
+          down, if the model has a dequantizer.
 
         Raises:
           ValueError: if the temperature is negative or NaN, or is not one for a distribution

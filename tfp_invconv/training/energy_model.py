@@ -181,7 +181,7 @@ class EnergyModel(DistributionModel):
 
     def _train_step(self, data):
         trained = [variable for variable in self.flow_variables if variable.trainable]
-        draw = (_count(data), _next_seed(self._fit_seeds))
+        draw = (_count(data), distribute.next_seed(self._fit_seeds))
         where = ["in step", self.optimizer.iterations.value + 1]
         with tf.GradientTape() as tape:
             if self.estimator == "path":
@@ -202,7 +202,7 @@ class EnergyModel(DistributionModel):
 
     def test_step(self, data):
         """Loss, `ess` and `log_z` of as many samples as the batch has numbers."""
-        draw = (_count(data), _next_seed(self._evaluate_seeds))
+        draw = (_count(data), distribute.next_seed(self._evaluate_seeds))
         nats = self._nats(*self.distribution.experimental_sample_and_log_prob(*draw))
         _cache.forget_graph()
         return distribute.as_rank_1(self._logs(nats))
@@ -255,15 +255,6 @@ def _count_everywhere(values):
     if distribute.is_distributed():
         count = tf.distribute.get_replica_context().all_reduce("SUM", count)
     return count
-
-
-def _next_seed(generator):
-    """The seed of a step, another one in each replica."""
-    seed = tf.cast(generator.next(), tf.int32)
-    if distribute.is_distributed():
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        seed = tf.random.experimental.stateless_fold_in(seed, replica)
-    return seed
 
 
 def _reseed(generator):

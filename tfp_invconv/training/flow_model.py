@@ -12,9 +12,11 @@ from tfp_invconv._utils.types import TensorLike
 from tfp_invconv.training import (
     batches,
     data_range,
+    dequantization,
     distribute,
     initialization,
     monitoring,
+    sampling,
     variables,
 )
 from tfp_invconv.training.distribution_model import DistributionModel
@@ -40,11 +42,26 @@ class FlowModel(DistributionModel):
     input is a pair `(x, condition)`, as in `predict((x, labels))`. `fit` and `evaluate` take the
     condition in place of Keras's target: `fit(x, labels)`, or a data set of `(x, labels)`.
 
+    *Whole numbers*: with a `dequantizer` the data are whole numbers v themselves, such as pixels in
+    uint8, and the model is of their probability P(v), the integral of the density p over the cube
+    [v, v + 1). A second flow, q(u | v), learns which noise to add to them. With u from q,
+
+    ```none
+    log P(v) >= mean(log p(v + u) - log q(u | v))                  the loss, and log_prob above
+    log P(v) >= mean(log(mean_k(p(v + u_k) / q(u_k | v))))         with k importance samples
+    ```
+
+    Noise that is uniform, as that of `tic.data.dequantize`, makes the first bound with log q = 0; q
+    starts there. Both flows are trained together. `evaluate` and `predict` report the second bound,
+    with noise that is the same at each call. `sample` rounds down. `distribution` is p, and its
+    `log_prob` needs noise in its input.
+
     *Saving*: a distribution does not record how it was made, but a registered builder and its
     arguments do. So `FlowModel(tic.glow, event_shape=[8, 8, 1], levels=2)` can be saved whole, by
     `model.save("flow.keras")`, and `keras.saving.load_model` restores it. Register your own builder
     with `keras.saving.register_keras_serializable()`. Weights can always be saved. Files are
-    written, and weights loaded, completely or not at all.
+    written, and weights loaded, completely or not at all. Likewise the dequantizer: give it as a
+    registered function of the event's shape.
 
     #### Examples
 
@@ -69,6 +86,10 @@ class FlowModel(DistributionModel):
         distribution: tfp.distributions.Distribution
         | Callable[..., tfp.distributions.Distribution],
         *,
+        dequantizer: tfp.distributions.Distribution
+        | Callable[..., tfp.distributions.Distribution]
+        | None = None,
+        importance_samples: int = 1,
         name: str | None = None,
         **arguments,
     ) -> None:
@@ -77,36 +98,80 @@ class FlowModel(DistributionModel):
         Args:
           distribution: a `tfd.Distribution`, such as `tic.glow(...)` returns, or TFP's own; or a
             builder of one, such as `tic.glow`.
+          dequantizer: for data that are whole numbers, the conditional distribution q(u | v) of
+            noise from 0 to 1, whose condition is an event v as floats; or a function that makes one
+            of the event's shape, such as `tic.dequantizer`. It sees no condition of the flow. None
+            for data that are real numbers.
+          importance_samples: samples of noise for each event in `evaluate` and `predict`. More of
+            them tighten the bound; time and memory of a batch grow with their number. A second
+            model of the same `distribution` and `dequantizer` may have another one.
           name: name of the model; None for the first free one of "flow_model", "flow_model_1" ...
           **arguments: of the builder.
 
         Raises:
-          TypeError: if `distribution` is neither, or there are arguments for no builder.
-          ValueError: if a constant among its parameters is NaN.
+          TypeError: if `distribution` is neither, or there are arguments for no builder; likewise
+            `dequantizer`.
+          ValueError: if a constant among its parameters is NaN; the dequantizer is not for its
+            events; or there are importance samples without one.
         """
         super().__init__(distribution, name=name, **arguments)
+        self.dequantizer, self.importance_samples = None, importance_samples
+        self._bound = None
+        checks.check_positive_integer(importance_samples, "importance_samples", "FlowModel")
+        if dequantizer is not None:
+            self._set_dequantizer(dequantizer)
+        elif importance_samples > 1:
+            raise ValueError(
+                "FlowModel: `importance_samples` are samples of a dequantizer's noise; got "
+                f"{importance_samples} and no `dequantizer`."
+            )
         self.bits_per_dim = keras.metrics.Mean(name="bits_per_dim")
         self._dimensions = max(1, self.distribution.event_shape.num_elements())
         self._range_counter = data_range.RangeCounter(self.distribution)
+
+    def _set_dequantizer(self, dequantizer):
+        made = dequantization.make_dequantizer(dequantizer, self.distribution, "FlowModel")
+        variables.check_constants(made)
+        adopted, rows = variables.adopt_variables(made, "dequantizer.")
+        self.flow_variables.extend(adopted)
+        self._rows.extend(rows)
+        self.dequantizer = made
+        builder, arguments, policy = self._made_by
+        own = {"dequantizer": dequantizer, "importance_samples": self.importance_samples}
+        self.__dict__["_made_by"] = (builder, {**own, **arguments}, policy)
+        self._bound = dequantization.Bound(self.distribution, self._pairs, made, self.name)
+        self._domain = batches.Domain(self._pairs.classes, self._bound.whole_numbers)
+        self._draw = sampling.Sampler(self.distribution, self._pairs, tf.floor)
+        self._fit_seeds, self._evaluate_seeds = (keras.random.SeedGenerator() for _ in range(2))
+
+    def _log_prob(self, x, condition, training):
+        if self._bound is None:
+            return super()._log_prob(x, condition, training)
+        count = 1 if training else self.importance_samples
+        seed = distribute.next_seed(self._fit_seeds if training else self._evaluate_seeds)
+        return self._bound.estimate(x, condition, count, seed)
 
     def fit(self, x=None, y=None, batch_size=None, **kwargs):
         """As `keras.Model.fit`, on batches of events: a `tf.data.Dataset`, an array, a PyDataset.
 
         Raises:
           ValueError: if the distribution has no trainable variables; there are no batches of its
-            events; or an array contains a NaN, an infinity or a label of no class.
-          TypeError: if the events are not floats.
+            events; or an array contains a NaN, an infinity, a label of no class or, with a
+            dequantizer, a number that is not whole or is outside the range of the flow.
+          TypeError: if the events are not floats, and there is no dequantizer.
           InvalidArgumentError: at the first batch of a data set that contains one of these.
 
         Warns:
-          UserWarning: if the data are whole numbers, or are not of the scale of the flow's.
+          UserWarning: if the data are whole numbers and there is no dequantizer, or are not of the
+            scale of the flow's.
         """
         variables.check_trainable(self, f"{self.name}.fit")
         if isinstance(x, tf.data.Dataset):
             # Keras's default, True, is for arrays; with a data set it only warns.
             kwargs.setdefault("shuffle", False)
         caller, size = f"{self.name}.fit", batch_size or 32
-        data, flow = (x, y, kwargs.get("sample_weight")), (self._pairs, self.distribution)
+        data = (x, y, kwargs.get("sample_weight"))
+        flow = (self._pairs, self.distribution, self._domain)
         x, first = batches.with_checks(data, size, *flow, caller)
         kwargs |= batches.validation_with_checks(data, size, kwargs, *flow, caller)
         self._fit_layers(first, caller)
@@ -117,7 +182,7 @@ class FlowModel(DistributionModel):
     def train_on_batch(self, x, y=None, sample_weight=None, **kwargs):
         """As `keras.Model.train_on_batch`, with what `fit` does before its first step."""
         caller = f"{self.name}.train_on_batch"
-        batches.check_batch((x, y, sample_weight), self._pairs.classes, caller)
+        batches.check_batch((x, y, sample_weight), self._domain, caller)
         self._fit_layers((x, y, sample_weight), caller)
         return super().train_on_batch(x, y, sample_weight, **kwargs)
 
@@ -125,6 +190,7 @@ class FlowModel(DistributionModel):
         """As `keras.Model.evaluate`: the mean loss and bits/dim."""
         self._pairs.check_targets(x, y)
         y = batches.targets(x, y, kwargs)
+        self._restart_noise()
         # If `fit` calls, it has warned.
         caller = None if kwargs.get("_use_cached_eval_dataset") else f"{self.name}.evaluate"
         with self._range_counter.warn(caller):
@@ -134,6 +200,7 @@ class FlowModel(DistributionModel):
         """As `keras.Model.predict`: the log-probability of each event, of data or of pairs."""
         if batch_size is not None:
             checks.check_positive_integer(batch_size, "batch_size", f"{self.name}.predict")
+        self._restart_noise()
         with self._range_counter.warn(f"{self.name}.predict"):
             return super().predict(x, batch_size, **kwargs)
 
@@ -167,20 +234,28 @@ class FlowModel(DistributionModel):
           ValueError: if it has a NaN or an infinity in it, or a label of no class.
         """
         caller = f"{self.name}.initialize"
-        batches.check_batch((x,), self._pairs.classes, caller)
+        batches.check_batch((x,), self._domain, caller)
         self._fit_layers(x, caller)
 
     def _fit_layers(self, data, caller):
         """Fits the layers that wait for data to one of Keras's batches."""
         batch = self._pairs.with_condition(data)[0]
-        batches.check_events(batch, self.distribution, caller)
-        if not initialization.unfitted_layers(self.distribution):
+        batches.check_events(batch, self.distribution, self._domain, caller)
+        flows = [self.distribution, *([] if self.dequantizer is None else [self.dequantizer])]
+        if not any(map(initialization.unfitted_layers, flows)):
             return
         batch = tf.nest.map_structure(tf.convert_to_tensor, batch)
         batch = distribute.from_chief(batch, self.distribute_strategy)
         x, condition = self._pairs.unpack(batch)
         x = tf.cast(x, self.distribution.dtype)
+        if self._bound is not None:
+            x = self._bound.initialize(x, caller)
         initialization.fit_layers(self.distribution, x, condition, caller)
+
+    def _restart_noise(self):
+        """Lets an evaluation repeat the noise of the one before."""
+        if self._bound is not None:
+            self._evaluate_seeds.state.assign([0, 0])
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """-mean(weight log_prob), the weights one if none are given, as this replica's share."""

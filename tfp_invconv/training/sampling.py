@@ -15,10 +15,13 @@ tfd = tfp.distributions
 
 
 class Sampler:
-    """Draws so many samples as an array says, each with its own condition."""
+    """Draws so many samples as an array says, each with its own condition.
 
-    def __init__(self, distribution, pairs):
-        self._distribution, self._pairs = distribution, pairs
+    `finish` is a function that is applied to all samples.
+    """
+
+    def __init__(self, distribution, pairs, finish=tf.identity):
+        self._distribution, self._pairs, self._finish = distribution, pairs, finish
         # Not `distribution.sample`: a number or shape of Python's would be traced anew each time.
         self._draw = tf.function(self._samples, reduce_retracing=True)
         self._draw_at = tf.function(self._samples_at, reduce_retracing=True)
@@ -61,7 +64,8 @@ class Sampler:
         else:
             temperature = tf.constant(temperature, self._distribution.dtype)
             samples = _drawn(self._draw_at, at_least_one, seed, condition, temperature)
-        return tf.reshape(samples[:count], tf.concat([shape, tf.shape(samples)[1:]], 0))
+        shape = tf.concat([shape, tf.shape(samples)[1:]], 0)
+        return self._finish(tf.reshape(samples[:count], shape))
 
     def _samples(self, count, seed, condition):
         return _sample(self._distribution, count, seed, self._pairs.arguments(condition))

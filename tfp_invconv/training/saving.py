@@ -7,6 +7,7 @@ import warnings
 import keras
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from tfp_invconv._utils import files
 from tfp_invconv.training import precision
@@ -166,8 +167,9 @@ def _builder_and_arguments(config, custom_objects, caller):
 
 
 def _check_function(key, value, caller):
-    """Raises a ValueError if an argument is a function that Keras can't load by its name."""
-    if not callable(value) or hasattr(value, "get_config") or _plain(value) is not value:
+    """Raises a ValueError for a function that Keras can't load by its name, or a distribution."""
+    must_be_function = callable(value) or isinstance(value, tfp.distributions.Distribution)
+    if not must_be_function or hasattr(value, "get_config") or _plain(value) is not value:
         return
     if isinstance(value, types.FunctionType):
         registered = keras.saving.get_registered_name(value)

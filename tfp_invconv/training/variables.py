@@ -12,14 +12,15 @@ from tfp_invconv._utils import hidden_variables
 from tfp_invconv.bijectors import _walk
 
 
-def layers_with_variables(distribution):
+def layers_with_variables(distribution, path=""):
     """[(layer, [(name, variable, owner), ...]), ...], each variable once, names unique.
 
-    The owner's `trainable` says whether it is trained: a Keras variable of it, or itself.
+    Labels of layers start with `path`. The owner's `trainable` says whether it is trained: a Keras
+    variable of it, or itself.
     """
     seen, names, rows = set(), collections.Counter(), []
-    layers = _walk.layers(getattr(distribution, "bijector", None))
-    for label, module in [*layers, (distribution.name, distribution)]:
+    layers = _walk.layers(getattr(distribution, "bijector", None), path)
+    for label, module in [*layers, (f"{path}{distribution.name}", distribution)]:
         variables = []
         if module is None:
             rows.append((label, variables))
@@ -37,13 +38,13 @@ def layers_with_variables(distribution):
     return rows
 
 
-def adopt_variables(distribution):
+def adopt_variables(distribution, path=""):
     """The variables of a distribution as Keras's, and the rows of its summary.
 
-    A row is (label of the layer, [(name, variable), ...]). It names no owners, which Keras would
-    count as variables of the model.
+    Labels of layers start with `path`. A row is (label of the layer, [(name, variable), ...]). It
+    names no owners, which Keras would count as variables of the model.
     """
-    rows = layers_with_variables(distribution)
+    rows = layers_with_variables(distribution, path)
     adopted = [
         FlowVariable(variable, owner, name) for _, row in rows for name, variable, owner in row
     ]
