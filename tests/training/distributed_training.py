@@ -12,7 +12,7 @@ import tensorflow_probability as tfp
 
 import tfp_invconv as tic
 
-tfd = tfp.distributions
+tfb, tfd = tfp.bijectors, tfp.distributions
 
 
 def train_on_energy():
@@ -32,8 +32,36 @@ def train_on_energy():
     }
 
 
+def train_on_whole_numbers(strategy):
+    """Returns a loss with noise of one's own, that of two equal events, and each replica's."""
+    layers = [
+        tfb.Sigmoid(),
+        tic.ActNorm.trainable([2]),
+        tic.AffineInjector.trainable([2], condition_shape=[2], width=4, seed=0),
+    ]
+    noise = tfd.TransformedDistribution(
+        tfd.Sample(tfd.Normal(0.0, 1.0), [2]), tic.ConditionalChain(layers)
+    )
+    flow = tfd.MultivariateNormalDiag(tf.Variable([1.3, 2.1]), [0.9, 1.2])
+    model = tic.FlowModel(flow, dequantizer=noise)
+    model.compile(keras.optimizers.SGD(0.01))
+    x = np.tile(np.array([[1, 2]], np.uint8), [2001, 1])
+    model.initialize(x)
+    loss = model.evaluate(x, batch_size=500, verbose=0)[0]
+    of_two = model.predict(x[:2], batch_size=2, verbose=0).tolist()
+    model.fit(x[:33], batch_size=16, verbose=0)
+    return {"loss": loss, "of_two": of_two, "replicas": of_replicas(strategy, model)}
+
+
+def of_replicas(strategy, model):
+    return [
+        [v.numpy().tolist() for v in strategy.experimental_local_results(variable.value)]
+        for variable in model.flow_variables
+    ]
+
+
 def train(strategy, count):
-    """Returns losses, each replica's variables, the shift of an ActNorm, and an EnergyModel's."""
+    """Returns losses, each replica's variables, the shift of an ActNorm, and other models'."""
     rng = np.random.default_rng(0)
     x = rng.uniform(20, 200, [count, 1, 1, 1]) + rng.uniform(0, 20, [count, 4, 4, 1])
     labels, weights = rng.integers(0, 2, count), rng.uniform(0.5, 2.0, count)
@@ -50,18 +78,19 @@ def train(strategy, count):
         # Each worker has read data of its own.
         index = json.loads(os.environ.get("TF_CONFIG", '{"task": {"index": 0}}'))["task"]["index"]
         tic.FlowModel(normed).initialize(rng.normal(3.0 + 10 * index, size=[8, 2]))
-        energy = train_on_energy()
+        energy, whole = train_on_energy(), train_on_whole_numbers(strategy)
     histories = [
         model.fit(data, epochs=2, verbose=0).history,
         model.fit(weighted, verbose=0).history,
         model.evaluate(data, verbose=0, return_dict=True),
     ]
-    replicas = [
-        [v.numpy().tolist() for v in strategy.experimental_local_results(variable.value)]
-        for variable in model.flow_variables
-    ]
-    shift = norm.shift.numpy().tolist()
-    return {"histories": histories, "replicas": replicas, "shift": shift, "energy": energy}
+    return {
+        "histories": histories,
+        "replicas": of_replicas(strategy, model),
+        "shift": norm.shift.numpy().tolist(),
+        "energy": energy,
+        "whole": whole,
+    }
 
 
 def main():

@@ -124,8 +124,8 @@ def other_noise(*layers, shape=(3,), dtype=tf.float32):
     return tfd.TransformedDistribution(base, tic.ConditionalChain([tfb.Sigmoid(), *layers]))
 
 
-def injector(event_shape, condition_shape):
-    return tic.AffineInjector.trainable(event_shape, condition_shape=condition_shape)
+def injector(event_shape, condition_shape, dtype=tf.float32):
+    return tic.AffineInjector.trainable(event_shape, condition_shape=condition_shape, dtype=dtype)
 
 
 BAD = {
@@ -140,7 +140,7 @@ BAD = {
     ),
     "other precision": (
         ValueError,
-        lambda: other_noise(injector([3], [3]), dtype=tf.float64),
+        lambda: other_noise(injector([3], [3], tf.float64), dtype=tf.float64),
         "of float32.*got one of float64",
     ),
 }
@@ -175,6 +175,7 @@ def test_a_saved_model_has_both_flows(tmp_path):
     frozen = [v.name for v in model.flow_variables[-2:]]
     for variable in model.flow_variables[-2:]:
         variable.trainable = False
+    model.compile("sgd")
     model.save(tmp_path / "flow.keras")
     model.save_weights(tmp_path / "flow.weights.h5")
     other = pixel_model(importance_samples=3)

@@ -45,11 +45,21 @@ def assert_same_training_on_energy(one, other):
             np.testing.assert_allclose(found["figures"][name], expected, atol=2e-3)
 
 
+def assert_same_training_on_whole_numbers(one, other):
+    np.testing.assert_allclose(other["loss"], one["loss"], atol=0.05)
+    # Each replica has noise of its own.
+    assert len(set(other["of_two"])) == 2
+    for replicas in other["replicas"]:
+        for replica in replicas:
+            np.testing.assert_array_equal(replica, replicas[0])
+
+
 def assert_same_training(one, other):
     for found, expected in zip(other["histories"], one["histories"], strict=True):
         for name in ("loss", "bits_per_dim"):
             np.testing.assert_allclose(found[name], expected[name], rtol=1e-4)
     assert_same_training_on_energy(one["energy"], other["energy"])
+    assert_same_training_on_whole_numbers(one["whole"], other["whole"])
     for variable, expected in zip(other["replicas"], one["replicas"], strict=True):
         for replica in variable:
             np.testing.assert_array_equal(replica, variable[0])

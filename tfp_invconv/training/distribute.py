@@ -39,7 +39,10 @@ def from_chief(batch, strategy):
             lambda x: replica.all_reduce("SUM", tf.where(is_chief, x, tf.zeros_like(x))), batch
         )
 
-    batch = tf.nest.map_structure(tf.convert_to_tensor, batch)
+    # Machines can't add up small integers.
+    batch = tf.nest.map_structure(
+        lambda x: x if x.dtype.is_floating else tf.cast(x, tf.int64), batch
+    )
     shared = strategy.run(share, args=(batch,))
     return tf.nest.map_structure(lambda x: strategy.experimental_local_results(x)[0], shared)
 
