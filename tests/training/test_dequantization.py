@@ -29,10 +29,10 @@ def log_probability(v):
 
 
 def noise(event_shape, seed=0):
-    """Logits that are normal, their mean and scale given v by a network."""
+    """Logits that are normal, about as those of uniform noise; a network shifts and scales them."""
     injector = tic.AffineInjector.trainable(event_shape, condition_shape=event_shape, seed=seed)
     base = tfd.Sample(tfd.Normal(0.0, 1.0), event_shape)
-    chain = tic.ConditionalChain([tfb.Sigmoid(), injector])
+    chain = tic.ConditionalChain([tfb.Sigmoid(), tfb.Scale(1.8), injector])
     return away_from_initial(tfd.TransformedDistribution(base, chain), seed=seed)
 
 
@@ -73,8 +73,8 @@ def test_more_samples_tighten_the_bound_up_to_the_probability():
         mean, error = bound(with_importance_samples(model, k), PAIRS, repeats)
         assert np.all(mean < exact + 4 * error)
         gaps.append(np.mean(exact - mean))
-    assert gaps[0] > 1.5 * gaps[1] > 15 * abs(gaps[2])
-    np.testing.assert_allclose(mean, exact, atol=0.03)
+    assert gaps[0] > 3 * gaps[1] > 9 * abs(gaps[2])
+    np.testing.assert_allclose(mean, exact, atol=0.05)
 
 
 def test_training_takes_one_sample():
@@ -139,18 +139,25 @@ def test_noise_that_rounds_to_an_end_has_a_finite_density(shift):
     assert np.all(np.isfinite(model(PAIRS)))
 
 
-def test_eager_graph_and_xla_have_the_same_noise_at_each_call():
-    model, found = gaussian_model(importance_samples=3), []
+@pytest.mark.slow
+def test_noise_is_the_same_at_each_evaluation_in_eager_mode_graphs_and_xla():
+    model, found, means = gaussian_model(importance_samples=3), [], []
     for options in ({"run_eagerly": True}, {}, {"jit_compile": True}):
         model.compile("sgd", **options)
-        found += [model.predict(PAIRS, batch_size=3, verbose=0) for _ in range(2)]
-        assert model.evaluate(PAIRS, batch_size=3, verbose=0)[0] == pytest.approx(-found[-1].mean())
-    np.testing.assert_allclose(found, [found[0]] * 6, rtol=1e-5)
-    # In two batches, an event has the noise of its place.
-    same = model.predict(np.repeat(PAIRS[:1], 6, 0), batch_size=3, verbose=0)
-    assert len(np.unique(same)) == 6
+        found.append(model.predict(PAIRS, batch_size=3, verbose=0))
+        np.testing.assert_array_equal(model.predict(PAIRS, batch_size=3, verbose=0), found[-1])
+        loss = model.evaluate(PAIRS, batch_size=3, verbose=0)[0]
+        assert loss == pytest.approx(-found[-1].mean(), rel=1e-5)
+        means.append(bound(model, PAIRS, 2000)[0])
+        # In two batches, an event has the noise of its place.
+        same = model.predict(np.repeat(PAIRS[:1], 6, 0), batch_size=3, verbose=0)
+        assert len(np.unique(same)) == 6
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
+    # XLA has random numbers of its own.
+    np.testing.assert_allclose(means[1:], means[:2], atol=0.1)
 
 
+@pytest.mark.slow
 def test_training_repeats_after_setting_the_seed():
     def train():
         keras.utils.set_random_seed(5)
@@ -176,6 +183,7 @@ def gaussian_model_samples(model):
     return tic.FlowModel(model.distribution).sample([2, 2000], seed=0)
 
 
+@pytest.mark.slow
 def test_labels_and_weights_stay_with_their_events():
     def flow():
         coupling = tic.AffineCoupling.trainable([2], condition_shape=[2], width=4, seed=0)
@@ -257,7 +265,7 @@ def test_two_trained_pixels():
     exact, uniform = np.log(probability), log_p.mean(1)
     share = np.mean(np.all(v[:, np.newaxis] == ALL, (2, 3)), 0)
     gaps = []
-    for k, repeats in ((1, 3000), (10, 1000), (100, 300)):
+    for k, repeats in ((1, 2000), (10, 500), (100, 100)):
         mean, error = bound(with_importance_samples(model, k), ALL, repeats)
         assert np.all(mean < exact + 4 * error)
         gaps.append(share @ (exact - mean))
@@ -265,4 +273,4 @@ def test_two_trained_pixels():
     assert gaps[0] > 3 * gaps[1] > 0 and abs(gaps[2]) < 0.01
     # Training of either flow alone would not have brought the bound near the data's entropy.
     entropy = -share[share > 0] @ np.log(share[share > 0])
-    assert gaps[0] - share @ exact < entropy + 0.15
+    assert gaps[0] - share @ exact < entropy + 0.2

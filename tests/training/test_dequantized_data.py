@@ -46,6 +46,7 @@ def from_tensors(x):
     return tf.data.Dataset.from_tensor_slices(x).batch(4)
 
 
+@pytest.mark.slow
 def test_whole_numbers_may_have_any_dtype():
     model = pixel_model()
     model.initialize(PIXELS)
@@ -75,7 +76,13 @@ ENTRANCES = {
 }
 
 
-@pytest.mark.parametrize("entrance", ENTRANCES)
+QUICK = ("fit", "evaluate", "call")
+
+
+@pytest.mark.parametrize(
+    "entrance",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in ENTRANCES],
+)
 def test_other_numbers_are_an_error_that_names_one(entrance):
     model = pixel_model()
     model.initialize(PIXELS)
@@ -92,6 +99,7 @@ def test_other_numbers_are_an_error_that_names_one(entrance):
             assert re.search(r"batch\] \[1\] \[at index\] \[\[2 1\]\]", str(caught.value))
 
 
+@pytest.mark.slow
 def test_xla_has_nan_in_place_of_the_error():
     model = pixel_model()
     model.initialize(PIXELS)
@@ -178,7 +186,8 @@ def test_a_saved_model_has_both_flows(tmp_path):
     model.compile("sgd")
     model.save(tmp_path / "flow.keras")
     model.save_weights(tmp_path / "flow.weights.h5")
-    other = pixel_model(importance_samples=3)
+    options = dict(size=3, dequantizer=pixel_noise, importance_samples=3)
+    other = tic.FlowModel(pixel_flow, **options)
     other.load_weights(tmp_path / "flow.weights.h5")
     for again in (keras.saving.load_model(tmp_path / "flow.keras"), other):
         assert again.importance_samples == 3
@@ -206,6 +215,7 @@ class Kill(keras.callbacks.Callback):
         raise Killed
 
 
+@pytest.mark.slow
 def test_a_resumed_training_has_the_noise_that_it_would_have_had(tmp_path):
     def run(folder, *callbacks):
         model = pixel_model()
