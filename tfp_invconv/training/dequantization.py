@@ -17,10 +17,10 @@ _MARGIN = 2.0**-16
 
 
 def make_dequantizer(
-    dequantizer: tfd.Distribution | Callable[..., tfd.Distribution],
-    distribution: tfd.Distribution,
+    dequantizer: tfp.distributions.Distribution | Callable[..., tfp.distributions.Distribution],
+    distribution: tfp.distributions.Distribution,
     caller: str,
-) -> tfd.Distribution:
+) -> tfp.distributions.Distribution:
     """The distribution q(u | v) of noise for the events of a distribution, which may be built.
 
     Raises:
