@@ -183,7 +183,7 @@ def test_a_py_dataset_is_told_of_epochs_and_keeps_its_workers():
     model.compile(keras.optimizers.SGD(0.01), run_eagerly=True)
     model.fit(data, epochs=2, verbose=0)
     assert told.count("begin") >= 2 and told.count("end") >= 2
-    flow = (model._pairs, model.distribution)
+    flow = (model._pairs, model.distribution, model._domain)
     checked, _ = batches.with_checks((data, None, None), 4, *flow, "here")
     assert (checked.workers, checked.max_queue_size) == (2, 3)
 
