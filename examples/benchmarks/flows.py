@@ -1,5 +1,8 @@
 """A whole Glow beside those of TFP and normflows: log_prob, training step, sample.
 
+"Networks alone" are the networks of its couplings without the rest of the flow: each job evaluates
+all of them once, a training step with gradients, so this is the limit of what a flow can take.
+
 Each framework has a process of its own; their calls are timed in turn.
 """
 
@@ -19,10 +22,46 @@ from timing import (
 )
 
 JOBS = ("log_prob", "training step", "sample")
+CONVS = ("emerging", "1x1", "emerging-inverse")
+NETWORKS = "networks alone"
+
+
+def networks_alone(args):
+    """{job: call} for the networks of a flow's couplings, on noise."""
+    import tensorflow as tf
+
+    import tfp_invconv as tic
+
+    height, width, channels = event_shape(args)
+    networks = []
+    for level in range(1, args.levels + 1):
+        half = channels * 2**level  # of the channels after squeezing
+        shape = [height >> level, width >> level, half]
+        # Each level but the last has one more, the split prior's.
+        for _ in range(args.depth + (level < args.levels)):
+            networks.append(tic.networks.conv_net(shape, 2 * half, width=args.width))
+    inputs = [
+        tf.random.stateless_normal([args.batch_size, *network.input_shape[1:]], [0, i])
+        for i, network in enumerate(networks)
+    ]
+    variables = [v.value for network in networks for v in network.trainable_variables]
+
+    @tf.function
+    def forward():
+        return [network(x) for network, x in zip(networks, inputs, strict=True)]
+
+    @tf.function
+    def with_gradients():
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = forward()
+        return tape.gradient(outputs, [*inputs, *variables])
+
+    return dict(zip(JOBS, (forward, with_gradients, forward), strict=True))
 
 
 def tensorflow_flows(args):
-    """{flow: {job: call}} for ours and for tfb.Glow."""
+    """{flow: {job: call}} for ours and for tfb.Glow, and the networks alone."""
     import keras
     import tensorflow as tf
     import tensorflow_probability as tfp
@@ -45,8 +84,7 @@ def tensorflow_flows(args):
     latent = tfd.Sample(tfd.Normal(0.0, 1.0), glow.inverse_event_shape(shape))
     pixels = tfb.Chain([tfb.Scale(256.0), tfb.Shift(0.5), glow])
     flows = {
-        "tfp_invconv emerging": tic.glow(shape, conv="emerging", **size),
-        "tfp_invconv 1x1": tic.glow(shape, conv="1x1", **size),
+        **{f"tfp_invconv {conv}": tic.glow(shape, conv=conv, **size) for conv in CONVS},
         "tfb.Glow": tfd.TransformedDistribution(latent, pixels),
     }
     flows["tfb.Glow"].log_prob(images)  # makes its networks, fits its ActNorms
@@ -62,7 +100,7 @@ def tensorflow_flows(args):
         ]
         return dict(zip(JOBS, calls, strict=True))
 
-    return {name: jobs(flow) for name, flow in flows.items()}
+    return {NETWORKS: networks_alone(args)} | {name: jobs(flow) for name, flow in flows.items()}
 
 
 def normflows_flows(args):
@@ -149,14 +187,21 @@ def show_flows(args, flows, times):
         f"width {args.width}, batch {args.batch_size}"
     )
     rows = [show(f"{flow}, {job}", times[flow, job]) for flow in flows for job in JOBS]
-    ours, plain = "tfp_invconv emerging", "tfp_invconv 1x1"
+    ours, plain, inverse = (f"tfp_invconv {conv}" for conv in CONVS)
 
     def ratio(flow, job, other, other_job, target):
         value = times[flow, job]["ms"] / times[other, other_job]["ms"]
         return claim(f"{flow}, {job} / {other}, {other_job}", value, "times", target)
 
-    for peer in flows[2:]:
-        target = 0.8 if peer.startswith("normflows") else None
-        rows += [ratio(ours, job, peer, job, target) for job in JOBS]
+    for peer in flows:
+        if peer.startswith(("tfb", "normflows")):
+            target = 0.8 if peer.startswith("normflows") else None
+            rows += [ratio(ours, job, peer, job, target) for job in JOBS]
     rows += [ratio(ours, job, plain, job, 1.1) for job in JOBS]
-    return [*rows, ratio(ours, "sample", ours, "log_prob", 1.15)]
+    rows += [ratio(ours, job, NETWORKS, job, 1.45) for job in JOBS[:2]]
+    return [
+        *rows,
+        ratio(ours, "sample", ours, "log_prob", 1.15),
+        ratio(inverse, "sample", plain, "sample", 1.1),
+        ratio(inverse, "log_prob", ours, "log_prob", 1.3),
+    ]

@@ -111,8 +111,11 @@ def test_the_growth_is_the_exponent_of_large_images(example, monkeypatch):
 
 def test_flows_are_compared_job_by_job(example):
     module = example("flows")
-    ours, plain = "tfp_invconv emerging", "tfp_invconv 1x1"
-    milliseconds = {ours: 12.0, plain: 8.0, "tfb.Glow": 16.0, "normflows Glow": 24.0}
+    ours, plain, inverse = (
+        f"tfp_invconv {conv}" for conv in ("emerging", "1x1", "emerging-inverse")
+    )
+    milliseconds = {"networks alone": 10.0, ours: 12.0, plain: 8.0, inverse: 6.0}
+    milliseconds |= {"tfb.Glow": 16.0, "normflows Glow": 24.0}
     times = {
         (flow, job): figures(ms * factor)
         for flow, ms in milliseconds.items()
@@ -128,7 +131,11 @@ def test_flows_are_compared_job_by_job(example):
         (plain, 1.5, 1.1),
     ):
         expected |= {f"{ours}, {job} / {peer}, {job}": (ratio, target) for job in module.JOBS}
+    for job in ("log_prob", "training step"):
+        expected[f"{ours}, {job} / networks alone, {job}"] = 1.2, 1.45
     expected[f"{ours}, sample / {ours}, log_prob"] = 2.0, 1.15
+    expected[f"{inverse}, sample / {plain}, sample"] = 0.75, 1.1
+    expected[f"{inverse}, log_prob / {ours}, log_prob"] = 0.5, 1.3
     assert found == expected
 
 
@@ -140,12 +147,34 @@ def test_the_jobs_of_a_flow(example, monkeypatch):
     )
     size = dict(event_shape="4x4x1", levels=1, depth=1, width=4, batch_size=3)
     jobs = example("flows").tensorflow_flows(argparse.Namespace(**size))
-    assert kinds == ["emerging", "1x1"]
+    assert kinds == ["emerging", "1x1", "emerging-inverse"]
+    del jobs["networks alone"]
     for calls in jobs.values():
         before = calls["log_prob"]().numpy()
         assert calls["sample"]().shape == [3, 4, 4, 1]
         calls["training step"]()
         assert before.shape == (3,) and np.any(calls["log_prob"]() != before)
+
+
+@pytest.mark.slow
+def test_networks_alone_are_those_of_a_flow(example, monkeypatch):
+    conv_net, made = tic.networks.conv_net, []
+
+    def recorded(shape, channels, **options):
+        made.append([*shape, channels, options["width"]])
+        return conv_net(shape, channels, **options)
+
+    size = dict(levels=2, depth=1, width=4)
+    tic.glow([8, 4, 1], network=recorded, **size)
+    of_flow, made[:] = sorted(made), []
+    monkeypatch.setattr(tic.networks, "conv_net", recorded)
+    args = argparse.Namespace(event_shape="8x4x1", batch_size=3, **size)
+    jobs = example("flows").networks_alone(args)
+    assert sorted(made) == of_flow
+    outputs, gradients = jobs["log_prob"](), jobs["training step"]()
+    assert sorted([*y.shape] for y in outputs) == sorted([3, *n[:2], n[3]] for n in of_flow)
+    # Of each input, and of two parameters in each of three layers.
+    assert len(gradients) == 7 * len(outputs) and all(g is not None for g in gradients)
 
 
 class Alone:

@@ -6,7 +6,8 @@ import tensorflow as tf
 from helpers import causal_kernel
 
 from tfp_invconv.ops import causal_solve as solver
-from tfp_invconv.ops.causal_conv import causal_conv
+from tfp_invconv.ops import wavefront
+from tfp_invconv.ops.causal_conv import CORNERS, causal_conv, triangular_kernel
 
 SHAPE = (12, 9, 3)
 
@@ -120,6 +121,19 @@ def test_equal_rounding_errors_count(sign, spread, seed):
 def test_well_conditioned_kernels_are_solved_in_float32(monkeypatch):
     z = np.random.default_rng(0).normal(size=[4, *SHAPE]).astype(np.float32)
     assert precisions_used(monkeypatch, z, causal_kernel(0.05)) == [tf.float32]
+
+
+@pytest.mark.parametrize("corner", CORNERS[2])
+@pytest.mark.parametrize("batch", [[], [2]], ids=["one kernel", "a batch of kernels"])
+def test_rows_in_a_loop_are_solved_as_those_in_the_graph(monkeypatch, corner, batch):
+    rng = np.random.default_rng(0)
+    z = tf.constant(rng.normal(size=[4, *batch, *SHAPE]))
+    kernel = tf.constant(0.1 * rng.normal(size=[*batch, 3, 3, 3, 3]))
+    kernel = triangular_kernel(kernel, tf.zeros([3], tf.float64), corner)
+    x = solver.causal_solve(z, kernel, corner)
+    np.testing.assert_allclose(causal_conv(x, kernel, corner), z, atol=1e-12)
+    monkeypatch.setattr(wavefront, "_LARGEST_UNROLLED", 0)
+    np.testing.assert_allclose(solver.causal_solve(z, kernel, corner), x, atol=1e-12)
 
 
 @pytest.mark.parametrize("bad", [0, 1])

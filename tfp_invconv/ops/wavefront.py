@@ -14,6 +14,9 @@ from tensorflow_probability.python.internal import prefer_static as ps
 from tfp_invconv.ops.causal_conv import window
 from tfp_invconv.ops.sizes import sizes
 
+# Up to so many rows, a loop would take longer than its steps do.
+_LARGEST_UNROLLED = 32
+
 
 def run_wavefront(z, couple, kernel, grid, far, is_whole):
     """Runs x = z - [the slabs of x, or parts of them, that this slab sees] @ couple for all slabs.
@@ -33,6 +36,8 @@ def run_wavefront(z, couple, kernel, grid, far, is_whole):
       x, like z.
     """
     size, channels = kernel.shape[-3], kernel.shape[-1]
+    if is_whole and len(grid) == 1 and isinstance(grid[0], int) and grid[0] <= _LARGEST_UNROLLED:
+        return _row_by_row(z, couple, grid[0], size, far[0])
     # Time runs along the longest axis, so that few slabs are solved before or after their time.
     time = int(np.argmax([n if isinstance(n, int) else np.inf for n in grid]))
     schedule, started, unschedule = _schedules(grid, time, far)
@@ -86,6 +91,18 @@ def run_wavefront(z, couple, kernel, grid, far, is_whole):
     x = tf.transpose(x.stack(), [*range(1, n + 1), 0, n + 1, n + 2])
     x = tf.reshape(x, [*lead, -1, z.shape[-1]])
     return tf.gather(x, unschedule, axis=n) if others else x
+
+
+def _row_by_row(z, couple, count, size, is_far):
+    """`run_wavefront` for the whole rows of an image, one after the other in the graph."""
+    rows, earlier = tf.split(z, count, axis=-2), []
+    order = range(count)
+    for i in reversed(order) if is_far else order:
+        if earlier:
+            visible = tf.concat(earlier, -1)
+            rows[i] -= times(visible, couple[..., : visible.shape[-1], :])
+        earlier = [rows[i], *earlier][: size - 1]
+    return tf.concat(rows, -2)
 
 
 def times(x, matrix):
