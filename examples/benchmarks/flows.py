@@ -1,7 +1,7 @@
 """A whole Glow beside those of TFP and normflows: log_prob, training step, sample.
 
-"Networks alone" are the networks of its couplings without the rest of the flow: each job evaluates
-all of them once, a training step with gradients, so this is the limit of what a flow can take.
+"Networks alone" are those of its couplings, evaluated once, in a training step with their
+gradients: the limit of what a flow can take.
 
 Each framework has a process of its own; their calls are timed in turn.
 """
@@ -44,20 +44,24 @@ def networks_alone(args):
         tf.random.stateless_normal([args.batch_size, *network.input_shape[1:]], [0, i])
         for i, network in enumerate(networks)
     ]
-    variables = [v.value for network in networks for v in network.trainable_variables]
 
-    @tf.function
-    def forward():
-        return [network(x) for network, x in zip(networks, inputs, strict=True)]
-
-    @tf.function
-    def with_gradients():
+    def gradients(network, x):
         with tf.GradientTape() as tape:
-            tape.watch(inputs)
-            outputs = forward()
-        return tape.gradient(outputs, [*inputs, *variables])
+            tape.watch(x)
+            outputs = network(x)
+        return tape.gradient(outputs, [x, *(v.value for v in network.trainable_variables)])
 
-    return dict(zip(JOBS, (forward, with_gradients, forward), strict=True))
+    @tf.function
+    def in_turn(evaluate):
+        results = []
+        for network, x in zip(networks, inputs, strict=True):
+            # As in a flow, where each waits for the one before.
+            with tf.control_dependencies(tf.nest.flatten(results[-1:])):
+                results.append(evaluate(network, tf.identity(x)))
+        return results
+
+    forward = functools.partial(in_turn, lambda network, x: network(x))
+    return dict(zip(JOBS, (forward, functools.partial(in_turn, gradients), forward), strict=True))
 
 
 def tensorflow_flows(args):

@@ -173,8 +173,9 @@ def test_networks_alone_are_those_of_a_flow(example, monkeypatch):
     assert sorted(made) == of_flow
     outputs, gradients = jobs["log_prob"](), jobs["training step"]()
     assert sorted([*y.shape] for y in outputs) == sorted([3, *n[:2], n[3]] for n in of_flow)
-    # Of each input, and of two parameters in each of three layers.
-    assert len(gradients) == 7 * len(outputs) and all(g is not None for g in gradients)
+    # Of the input, and of two parameters in each of three layers.
+    assert [len(g) for g in gradients] == [7] * len(outputs)
+    assert all(gradient is not None for g in gradients for gradient in g)
 
 
 class Alone:
