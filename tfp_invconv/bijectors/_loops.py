@@ -1,7 +1,8 @@
 """Equal steps over stacked tensors: one by one, or in a loop."""
 
 import tensorflow as tf
-from tensorflow.python.ops import control_flow_util
+
+from tfp_invconv._utils import xla
 
 
 def run_unrolled(evaluate, stacks, order, value, log_det, state, kwargs):
@@ -88,5 +89,4 @@ def should_unroll(unroll, length):
     # The Hessian of a loop takes ten times as long to trace as that of two steps.
     if length <= 2 or tf.executing_eagerly():
         return True
-    compiled = control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
-    return compiled and not tf.config.list_logical_devices("GPU")
+    return xla.compiles_graph() and not tf.config.list_logical_devices("GPU")

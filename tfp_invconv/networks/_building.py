@@ -195,6 +195,7 @@ def variable_dtype(dtype):
 @keras.saving.register_keras_serializable("tfp_invconv")
 def asinh(x):
     """asinh(x) up to an absolute rounding error; much faster than `tf.asinh` on a CPU."""
+    x = tf.convert_to_tensor(x)  # It may be a variable.
 
     def value(x):
         # Not zero at zero, where the slope would be zero; tf.where would take as long as the rest.

@@ -11,11 +11,12 @@ import tensorflow as tf
 from tensorflow.python.eager import record
 from tensorflow_probability.python.internal import prefer_static as ps
 
+from tfp_invconv._utils import xla
 from tfp_invconv.ops.causal_conv import window
 from tfp_invconv.ops.sizes import sizes
 
-# Up to so many rows, a loop would take longer than its steps do.
-_LARGEST_UNROLLED = 32
+# A loop takes longer than so few of its steps, and as long to trace as these one by one.
+_LARGEST_UNROLLED = 16
 
 
 def run_wavefront(z, couple, kernel, grid, far, is_whole):
@@ -36,7 +37,7 @@ def run_wavefront(z, couple, kernel, grid, far, is_whole):
       x, like z.
     """
     size, channels = kernel.shape[-3], kernel.shape[-1]
-    if is_whole and len(grid) == 1 and isinstance(grid[0], int) and grid[0] <= _LARGEST_UNROLLED:
+    if is_whole and len(grid) == 1 and _should_unroll(grid[0]):
         return _row_by_row(z, couple, grid[0], size, far[0])
     # Time runs along the longest axis, so that few slabs are solved before or after their time.
     time = int(np.argmax([n if isinstance(n, int) else np.inf for n in grid]))
@@ -91,6 +92,11 @@ def run_wavefront(z, couple, kernel, grid, far, is_whole):
     x = tf.transpose(x.stack(), [*range(1, n + 1), 0, n + 1, n + 2])
     x = tf.reshape(x, [*lead, -1, z.shape[-1]])
     return tf.gather(x, unschedule, axis=n) if others else x
+
+
+def _should_unroll(steps):
+    # XLA needs longer to compile them one by one.
+    return isinstance(steps, int) and steps <= _LARGEST_UNROLLED and not xla.compiles_graph()
 
 
 def _row_by_row(z, couple, count, size, is_far):
