@@ -119,5 +119,4 @@ def make_networks(event_shape, layer, count, outputs, network, *, seed, **option
 
 def bounded(h, bound):
     """bound tanh(h / bound): the output h of a network, limited to (-bound, bound)."""
-    # The products with one would cost two passes over all numbers.
-    return tf.tanh(h) if bound == 1.0 else bound * tf.tanh(h / bound)
+    return bound * tf.tanh(h / bound)
