@@ -5,7 +5,7 @@ Trains on a data set of `tic.data.load_vectors`
   realnvp  steps of ActNorm, affine coupling and reversed order
   glow     the same with a trainable mixing of the numbers, HouseholderQR1x1, before the coupling
   conf     as glow, with CONF's convolution coupling instead of the affine one
-  spline   as glow, with a coupling that shifts, scales and then bends by a spline
+  spline   as glow, with a coupling that bends by a spline, shifts and scales
   sinh     as glow, with a coupling that shifts, scales and sets the weight and skew of the tails
 
 with the same networks, behind a Gaussian fitted to the training vectors: the flow starts where the
@@ -41,9 +41,7 @@ OPTIONS += ("batch_size", "learning_rate", "symmetric")
 
 LOG_SCALE_BOUND = 2.0
 NUM_FILTERS = 2
-
-# The splines: pieces, reach on either side of zero, least size and slope of a piece.
-PIECES, REACH, LEAST = 8, 4.0, 1e-2
+NUM_BINS = 8
 
 
 def parse_arguments():
@@ -113,8 +111,9 @@ def convolution_coupling(size, seed, args):
 
 
 def spline_coupling(size, seed, args):
-    net = network(size - size // 2, (3 * PIECES + 1) * (size // 2), seed, args)
-    return tic.ChannelCoupling([net], spline, event_ndims=1)
+    net = network(size - size // 2, (3 * NUM_BINS + 3) * (size // 2), seed, args)
+    options = dict(num_bins=NUM_BINS, log_scale_bound=LOG_SCALE_BOUND, event_ndims=1)
+    return tic.SplineCoupling(net, **options)
 
 
 def sinh_coupling(size, seed, args):
@@ -122,31 +121,12 @@ def sinh_coupling(size, seed, args):
     return tic.ChannelCoupling([net], sinh_arcsinh, event_ndims=1)
 
 
-def shift_and_scale(shift, h):
-    return tic.ActNorm(shift, LOG_SCALE_BOUND * tf.tanh(h / LOG_SCALE_BOUND))
-
-
-def spline(outputs):
-    """Of what a network returned: a shift and a scale, and then, near zero, a spline."""
-    count = 3 * PIECES + 1
-    per_number = tf.concat([tf.shape(outputs)[:-1], [outputs.shape[-1] // count, count]], 0)
-    parts = [1, 1, PIECES, PIECES, PIECES - 1]
-    shift, h, widths, heights, slopes = tf.split(tf.reshape(outputs, per_number), parts, -1)
-
-    def sizes(h):
-        return LEAST + (2 * REACH - PIECES * LEAST) * tf.nn.softmax(h)
-
-    # Zeros make the identity: pieces of equal sizes, and slopes of one.
-    slopes = LEAST + tf.nn.softplus(slopes + math.log(math.expm1(1 - LEAST)))
-    bend = tfb.RationalQuadraticSpline(sizes(widths), sizes(heights), slopes, range_min=-REACH)
-    return tfb.Chain([shift_and_scale(shift[..., 0], h[..., 0]), bend])
-
-
 def sinh_arcsinh(outputs):
-    """The same with tails of other weight and skew: sinh((arcsinh(x) + skewness) tailweight)."""
+    """A shift, a scale, and tails of other weight and skew: sinh((arcsinh(x) + skewness) tailweight)."""
     shift, h, skewness, log_tailweight = tf.split(outputs, 4, -1)
     bend = tfb.SinhArcsinh(tf.tanh(skewness), tf.exp(tf.tanh(log_tailweight)))
-    return tfb.Chain([shift_and_scale(shift, h), bend])
+    log_scale = LOG_SCALE_BOUND * tf.tanh(h / LOG_SCALE_BOUND)
+    return tfb.Chain([tic.ActNorm(shift, log_scale), bend])
 
 
 # Whether there is a mixing, and the coupling.
