@@ -122,7 +122,7 @@ def sinh_coupling(size, seed, args):
 
 
 def sinh_arcsinh(outputs):
-    """A shift, a scale, and tails of other weight and skew: sinh((arcsinh(x) + skewness) tailweight)."""
+    """A shift, a scale, and other tails: sinh((arcsinh(x) + skewness) tailweight)."""
     shift, h, skewness, log_tailweight = tf.split(outputs, 4, -1)
     bend = tfb.SinhArcsinh(tf.tanh(skewness), tf.exp(tf.tanh(log_tailweight)))
     log_scale = LOG_SCALE_BOUND * tf.tanh(h / LOG_SCALE_BOUND)
