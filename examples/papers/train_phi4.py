@@ -135,7 +135,7 @@ def hmc(args, _):
     target = functools.partial(log_density, mass_squared=args.mass_squared, coupling=args.coupling)
     kernel = tfp.mcmc.HamiltonianMonteCarlo(target, step_size=0.1, num_leapfrog_steps=10)
 
-    @tf.function(jit_compile=True)
+    @tf.function
     def run():
         return tfp.mcmc.sample_chain(
             500,

@@ -31,9 +31,11 @@ FEWEST_CHANNELS = {
     "ConditionalChain": 2,
     "ConvolutionCoupling": 2,
     "HouseholderQR1x1 (2 reflections)": 2,
+    "MixtureCoupling": 2,
     "PartialChannels": 3,
     "QuadCoupling": 4,
     "Scan": 2,
+    "SplineCoupling": 2,
 }
 
 

@@ -392,15 +392,27 @@ def test_benchmark_prints_each_target_beside_its_figure(tmp_path):
     assert f"{held} of {len(targets)} targets met" in output
 
 
+@pytest.mark.parametrize(
+    "script, words",
+    [
+        ("train_distributed", "load_images: unknown"),
+        ("train_vae", "load_images: unknown data"),
+        ("train_density", ""),
+    ],
+)
+def test_a_mistake_is_what_a_script_exits_with(run_example, script, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        run_example(script, "--dataset", "no_such")
+    assert end.value.code.startswith(f"{script}: {words}") and "\n" not in end.value.code
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "script, options, words",
     [
         ("train_image_flow.py", ["--dataset", "no_such"], "train_image_flow: load_images: unknown"),
-        ("train_distributed.py", ["--dataset", "no_such"], "train_distributed: load_images: unkno"),
         ("benchmarks", ["layers", "--shapes", "3xq"], "benchmarks: invalid literal for int()"),
-        ("papers/train_vae.py", ["--dataset", "no_such"], "train_vae: load_images: unknown data"),
-        ("papers/train_density.py", ["--dataset", "no_such"], "train_density: "),
     ],
 )
 def test_a_mistake_ends_in_one_line(script, options, words, tmp_path):

@@ -107,7 +107,7 @@ def test_flows_of_three_levels_learn(kind):
     rng = np.random.default_rng(0)
     level = rng.normal(size=[512, *[1] * len(shape)])
     x = (10.0 * level + rng.normal(size=[512, *shape])).astype(np.float32)
-    model = compiled(tic.glow(shape, 2, 2, width=8, data_range=None, seed=0), rate=3e-3)
+    model = compiled(tic.glow(shape, 2, 1, width=8, data_range=None, seed=0), rate=3e-3)
     model.fit(x, epochs=12, batch_size=64, verbose=0)
     size = np.prod(shape)
     alone = -0.5 * size * np.log(2 * np.pi * np.e * 101.0)
