@@ -1,8 +1,8 @@
 """Trains a flow on images and shows what it learned.
 
-By default a Glow with emerging convolutions learns scikit-learn's digits, without a download.
-Prints test bits/dim, the reconstruction error, how many of 2,000 samples are not finite or far out,
-and the sampling time. Writes a picture, weights, history, figures and each layer's errors to a run
+By default a Glow with emerging convolutions and spline couplings learns scikit-learn's digits. Prints
+test bits/dim, the reconstruction error, how many of 2,000 samples are not finite or far out, and
+the sampling time. Writes a picture, weights, history, figures and each layer's errors to a run
 folder. Ctrl-C ends the training; the same --out goes on from the last epoch, after kills as well.
 """
 
@@ -26,14 +26,14 @@ def parse_arguments():
     add("--dataset", default="digits", help="TFDS image data set, such as cifar10 (digits)")
     add("--data-dir", help="folder of prepared TFDS data sets (TFDS's own)")
     add("--conv", default="emerging", choices=flows.CONVOLUTIONS, help="convolution (emerging)")
-    add("--coupling", default="affine", choices=flows.COUPLINGS, help="coupling (affine)")
+    add("--coupling", default="spline", choices=flows.COUPLINGS, help="coupling (spline)")
     add("--log-scale-bound", default="1.0", help='in couplings, or "sigmoid" (1.0)')
     add("--noise", default="uniform", choices=["uniform", "variational"], help="noise (uniform)")
     add("--levels", type=int, default=2, help="levels of the multi-scale architecture (2)")
     add("--depth", type=int, default=4, help="steps in each level (4)")
     add("--width", type=int, default=64, help="channels in the couplings' networks (64)")
     add("--dropout", type=float, default=0.15, help="dropout rate in those networks (0.15)")
-    add("--epochs", type=int, default=180, help="passes over the training images (180)")
+    add("--epochs", type=int, default=60, help="passes over the training images (60)")
     add("--minutes", type=float, help="time limit of the training (none)")
     add("--batch-size", type=int, default=100, help="images in a batch (100)")
     add("--learning-rate", type=float, default=2e-3, help="highest learning rate (0.002)")
