@@ -69,7 +69,7 @@ def test_train_image_flow_writes_what_it_prints(tmp_path):
     assert "emerging_conv" in conditions and "all layers" in conditions
     last = max((tmp_path / "run").iterdir(), key=lambda path: path.stat().st_mtime_ns)
     assert last.name == "results.json"
-    assert (results["conv"], results["coupling"], results["epochs"]) == ("emerging", "affine", 2)
+    assert (results["conv"], results["coupling"], results["epochs"]) == ("emerging", "spline", 2)
     picture = tf.io.decode_png((tmp_path / "run" / "samples.png").read_bytes())
     assert picture.shape[0] > 100
     assert len(np.unique(picture)) > 16
