@@ -1,8 +1,8 @@
 """Trains a flow on images and shows what it learned.
 
-By default a Glow with emerging convolutions and spline couplings learns scikit-learn's digits. Prints
-test bits/dim, the reconstruction error, how many of 2,000 samples are not finite or far out, and
-the sampling time. Writes a picture, weights, history, figures and each layer's errors to a run
+By default a Glow with emerging convolutions and spline couplings learns scikit-learn's digits.
+Prints test bits/dim, the reconstruction error, how many of 2,000 samples are not finite or far out,
+and the sampling time. Writes a picture, weights, history, figures and each layer's errors to a run
 folder. Ctrl-C ends the training; the same --out goes on from the last epoch, after kills as well.
 """
 
