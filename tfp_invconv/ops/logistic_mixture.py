@@ -4,15 +4,19 @@ With positive weights p_i that sum to one, means m_i, scales s_i and 0 < a < 1,
 
     y = a x + (1 - a) logit(sum_i p_i sigmoid(u_i)),    u_i = (x - m_i) / s_i.
 
-The logit increases, by slopes of at most 1 / min s_i, and like x / max s_i in the tails. Far from
-all means it may be as flat as a distribution's tail; the share a of x itself keeps the slope of y
-above a. All sums are of logarithms, so that neither tail rounds to 0 or 1.
+The logit increases, by slopes of at most 1 / min s_i. Between means that lie apart it may be as
+flat as a distribution's tail; the share a of x itself keeps the slope of y above a. All sums are of
+logarithms, so that neither tail rounds to 0 or 1. Beyond -10 and 10, where rounding errors of the
+u_i would dwarf what is left to bend, y continues as a straight line.
 
 Ho, Chen, Srinivas, Duan, Abbeel: Flow++. ICML 2019.
 """
 
 import tensorflow as tf
 
+from tfp_invconv.ops.splitting import split_at
+
+_REACH = 10.0
 # To float32's rounding. Newton's steps, which double the number of right digits, do the rest.
 _HALVINGS = 26
 
@@ -31,7 +35,8 @@ def logistic_mixture(x, log_weights, means, log_scales, share):
     Returns:
       y and log(dy/dx), of the broadcast shape.
     """
-    u = (x - means) * tf.exp(-log_scales)
+    inside, outside = split_at(x, _REACH)
+    u = (inside - means) * tf.exp(-log_scales)
     log_below = tf.math.log_sigmoid(u)
     log_above = log_below - u
     below = tf.reduce_logsumexp(log_weights + log_below, 0)
@@ -39,13 +44,14 @@ def logistic_mixture(x, log_weights, means, log_scales, share):
     # Differences first: in the tails, the logarithms are large and nearly equal.
     terms = log_weights + (log_below - below) + (log_above - above) - log_scales
     slope = share + (1.0 - share) * tf.reduce_sum(tf.exp(terms), 0)
-    return share * x + (1.0 - share) * (below - above), tf.math.log(slope)
+    value = share * inside + (1.0 - share) * (below - above)
+    return value + slope * outside, tf.math.log(slope)
 
 
 def logistic_mixture_inverse(y, log_weights, means, log_scales, share):
     """The inverse of `logistic_mixture`, with the same arguments: x and log(dx/dy)."""
     mixture = log_weights, means, log_scales, share
-    x = tf.stop_gradient(_bisected(y, *mixture))
+    x = tf.stop_gradient(_bisected(y, mixture))
     # Newton's steps make derivatives right, too: the first up to order 1, both up to order 3.
     for _ in range(2):
         value, log_slope = logistic_mixture(x, *mixture)
@@ -53,16 +59,16 @@ def logistic_mixture_inverse(y, log_weights, means, log_scales, share):
     return x, -logistic_mixture(x, *mixture)[1]
 
 
-def _bisected(y, log_weights, means, log_scales, share):
-    """x nearly, between the ends for which the components alone, and the share a alone, give y."""
-    alone = means + y * tf.exp(log_scales)
-    low = tf.minimum(tf.reduce_min(alone, 0), y)
-    high = tf.maximum(tf.reduce_max(alone, 0), y)
+def _bisected(y, mixture):
+    """x nearly. The smallest slope, the share, says how far from 0 it may be."""
+    *_, share = mixture
+    at_zero, _ = logistic_mixture(tf.zeros_like(y), *mixture)
+    x, step = tf.zeros_like(at_zero), tf.abs(y - at_zero) / share
 
-    def halve(low, high):
-        middle = low + (high - low) / 2.0
-        is_low = logistic_mixture(middle, log_weights, means, log_scales, share)[0] < y
-        return tf.where(is_low, middle, low), tf.where(is_low, high, middle)
+    def halve(x, step):
+        step /= 2.0
+        value, _ = logistic_mixture(x, *mixture)
+        return x + tf.where(value < y, step, -step), step
 
-    low, _ = tf.while_loop(lambda *_: True, halve, (low, high), maximum_iterations=_HALVINGS)
-    return low
+    x, _ = tf.while_loop(lambda *_: True, halve, (x, step), maximum_iterations=_HALVINGS)
+    return x
