@@ -32,7 +32,7 @@ class MixtureCoupling(TrainableCoupling):
 
     |log s| < b and |log s_i| < 2 b. So f', between a and exp(2 b), is bounded: without the share a
     of x itself, which Flow++ has not, f would be flat between components that lie apart, and
-    samples would leap where the data are rare (see `AffineCoupling`). Beyond -10 and 10, f continues
+    samples would leap where the data are rare (see `AffineCoupling`). Beyond -10 and 10, f goes on
     as a straight line.
 
     *Shapes*, *cost*: see `ChannelCoupling`, with two parts; O(K) for each number in addition, and
