@@ -172,14 +172,12 @@ def run(args):
         flows[flow].send((measure, flow, job))
         return flows[flow].recv()
 
-    times = {}
-    for job in JOBS:
-        for flow in flows:
-            ask(seconds, flow, job)
-        memory = {flow: ask(megabytes, flow, job) for flow in flows}
-        repeats = [{flow: ask(seconds, flow, job) for flow in flows} for _ in range(args.repeats)]
-        for flow in flows:
-            times[flow, job] = summary([repeat[flow] for repeat in repeats], memory[flow])
+    calls = [(flow, job) for job in JOBS for flow in flows]
+    for call in calls:
+        ask(seconds, *call)
+    memory = {call: ask(megabytes, *call) for call in calls}
+    repeats = [{call: ask(seconds, *call) for call in calls} for _ in range(args.repeats)]
+    times = {call: summary([r[call] for r in repeats], memory[call]) for call in calls}
     for connection in connections:
         connection.send(None)
     return show_flows(args, list(flows), times)
