@@ -319,13 +319,12 @@ def kinds(results=RESULTS):
     return samples(lambda run: run["log_scale_bound"] == 1.0, results)
 
 
-def compared(results=RESULTS):
-    """Kinds of flow trained alike on the digits."""
-    names = dict.fromkeys(name.rpartition("/")[0] for name in read_runs(results / "digits.json"))
-    rows = []
-    for name in names:
-        runs = list(read_seeds("digits", name, results).values())
-        label = f"{runs[0]['conv']}/{runs[0]['coupling']}"
+def compared(results=RESULTS, experiment="digits"):
+    """Kinds of flow in an experiment on the digits."""
+    rows, found = [], read_runs(results / f"{experiment}.json")
+    for name in dict.fromkeys(name.rpartition("/")[0] for name in found):
+        runs = list(read_seeds(experiment, name, results).values())
+        label = "/".join(runs[0][part] for part in ("conv", "coupling", "noise") if part in runs[0])
         rows.append(table_row(label, runs, compare_flows.figures))
     return markdown(compare_flows.HEADER, rows)
 
@@ -402,6 +401,7 @@ PAGES = {
         "bounds": bounds,
         "kinds": kinds,
         "compared": compared,
+        "noise": functools.partial(compared, experiment="noise"),
         "sampling": sampling,
         "claims": claims,
     },

@@ -89,6 +89,23 @@ def test_train_image_flow_writes_what_it_prints(tmp_path):
 
 
 @pytest.mark.slow
+def test_train_image_flow_learns_the_noise(tmp_path):
+    options = (*SMALL, "--epochs", 2, "--noise", "variational")
+    process = start("train_image_flow.py", *options, "--out", tmp_path)
+    process.communicate(timeout=300)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["noise"] == "variational" and results["finished"]
+    flow = tic.glow([8, 8, 1], levels=1, depth=1, width=4)
+    model = tic.FlowModel(flow, dequantizer=tic.dequantizer)
+    model.load_weights(tmp_path / "model.weights.h5")
+    model.compile()
+    images = tic.data.load_images("digits", "test", 500).map(tf.floor)
+    bits = model.evaluate(images, verbose=0, return_dict=True)["bits_per_dim"]
+    # XLA has random numbers of its own.
+    np.testing.assert_allclose(bits, results["test_bits_per_dim"], rtol=5e-3)
+
+
+@pytest.mark.slow
 def test_ctrl_c_leaves_weights_and_pictures(tmp_path):
     quick = [*SMALL, "--conv", "1x1", "--epochs", 1000]
     process = start("train_image_flow.py", *quick, "--out", tmp_path)

@@ -30,11 +30,30 @@ def test_settings_are_those_of_the_data_set_unless_given(example):
     assert found == {"dataset": "unknown", **flow, "epochs": 7, "learning_rate": 0.5}
 
 
-@pytest.mark.parametrize("kind", ["3x3/affine", "1x1/cubic", "1x1"])
+@pytest.mark.parametrize(
+    "kind", ["3x3/affine", "1x1/cubic", "1x1", "1x1/affine/loud", "1x1/affine/uniform/4"]
+)
 def test_an_unknown_kind_is_refused(run_example, capsys, kind):
     with pytest.raises(SystemExit) as end:
         run_example("compare_flows", "1x1/affine", kind)
     assert end.value.code == 2 and f"got {kind}\n" in capsys.readouterr().err
+
+
+def test_a_kind_may_have_a_noise(run_example, example, monkeypatch, tmp_path):
+    trained = []
+
+    def train(options, folder, data_dir):
+        trained.append((folder.parent.name, options["coupling"], options.get("noise")))
+        return {"parameters": 7, "training_seconds": 1.0, "diverged": True}
+
+    monkeypatch.setattr(example("image_flow"), "train", train)
+    with pytest.raises(SystemExit):
+        kinds = ["1x1/affine", "1x1/quad/variational"]
+        run_example("compare_flows", *kinds, "--out", tmp_path / "runs")
+    assert trained == [
+        ("1x1-affine", "affine", None),
+        ("1x1-quad-variational", "quad", "variational"),
+    ]
 
 
 def test_one_flow_of_several_that_diverged(run_example, example, monkeypatch, tmp_path):
