@@ -49,6 +49,7 @@ def from_tensors(x):
 @pytest.mark.slow
 def test_whole_numbers_may_have_any_dtype():
     model = pixel_model()
+    model.compile("sgd", run_eagerly=True)
     model.initialize(PIXELS)
     expected = model.predict(PIXELS, verbose=0)
     for dtype in (np.float32, np.float64, np.int32, np.int64):
@@ -219,6 +220,7 @@ class Kill(keras.callbacks.Callback):
 def test_a_resumed_training_has_the_noise_that_it_would_have_had(tmp_path):
     def run(folder, *callbacks):
         model = pixel_model()
+        model.compile("adam", run_eagerly=True)
         backup = tic.callbacks.Backup(tmp_path / folder)
         options = dict(epochs=3, validation_data=(PIXELS,), shuffle=False, verbose=0)
         model.fit(PIXELS, callbacks=[backup, *callbacks], **options)
