@@ -95,7 +95,7 @@ def test_train_image_flow_learns_the_noise(tmp_path):
     process.communicate(timeout=300)
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["noise"] == "variational" and results["finished"]
-    flow = tic.glow([8, 8, 1], levels=1, depth=1, width=4)
+    flow = tic.glow([8, 8, 1], levels=1, depth=1, width=4, coupling="spline")
     model = tic.FlowModel(flow, dequantizer=tic.dequantizer)
     model.load_weights(tmp_path / "model.weights.h5")
     model.compile()

@@ -42,19 +42,20 @@ class FlowModel(DistributionModel):
     input is a pair `(x, condition)`, as in `predict((x, labels))`. `fit` and `evaluate` take the
     condition in place of Keras's target: `fit(x, labels)`, or a data set of `(x, labels)`.
 
-    *Whole numbers*: with a `dequantizer` the data are whole numbers v themselves, such as pixels in
-    uint8, and the model is of their probability P(v), the integral of the density p over the cube
-    [v, v + 1). A second flow, q(u | v), learns which noise to add to them. With u from q,
+    *Whole numbers*: with a `dequantizer` the data are whole numbers v, such as pixels in uint8, and
+    the model is of their probability P(v), the integral of the density p over the cube [v, v + 1).
+    A second flow q(u | v), trained beside p, learns the noise u to add to them. In place of
+    log_prob, the model computes, with u from q,
 
     ```none
-    log P(v) >= mean(log p(v + u) - log q(u | v))                  the loss, and log_prob above
-    log P(v) >= mean(log(mean_k(p(v + u_k) / q(u_k | v))))         with k importance samples
+    log p(v + u) - log q(u | v)                       in training
+    log(mean(p(v + u_k) / q(u_k | v), k = 1 ... K))   in `evaluate`, `predict` and calls
     ```
 
-    Noise that is uniform, as that of `tic.data.dequantize`, makes the first bound with log q = 0; q
-    starts there. Both flows are trained together. `evaluate` and `predict` report the second bound,
-    with noise that is the same at each call. `sample` rounds down. `distribution` is p, and its
-    `log_prob` needs noise in its input.
+    In the mean over u, both are lower bounds of log P(v), the second one, with K
+    `importance_samples`, the tighter. Uniform noise, as of `tic.data.dequantize`, is q = 1.
+    `evaluate` and `predict` draw the same noise at each call. `sample` rounds down. `distribution`
+    is p, the density of v + u.
 
     *Saving*: a distribution does not record how it was made, but a registered builder and its
     arguments do. So `FlowModel(tic.glow, event_shape=[8, 8, 1], levels=2)` can be saved whole, by
