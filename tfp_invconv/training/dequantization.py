@@ -69,7 +69,7 @@ class Bound:
         v = self._check(v, self.whole_numbers.contain(v), f"x must be {self.whole_numbers}; got")
         v, condition = _repeated(v, count), _repeated(condition, count)
         size = v.shape[0] or tf.shape(v)[0]
-        # Never inverts u, which may round to 0 or 1, the cube's border: log q is that of the logits.
+        # Never inverts u, which may round to 0 or 1, the cube's border: log q is of the logits.
         u, log_q = self._q.experimental_sample_and_log_prob(
             [size], seed=seed, **self._noise_pairs.arguments(v)
         )
