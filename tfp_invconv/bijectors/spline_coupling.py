@@ -28,9 +28,11 @@ class SplineCoupling(TrainableCoupling):
     ```
 
     f maps [-reach, reach] to itself, in K bins whose widths and mean slopes, before the slopes are
-    scaled so that the heights add up, are proportional to exp(b tanh(h / b)). So are the slopes at
-    the knots and s: where a network sees what it never saw, samples are not torn apart (see
-    `AffineCoupling`). Beyond, f continues as a straight line with the slope of the last knot.
+    scaled so that the heights add up, are proportional to exp(b / 2 tanh(2 h / b)). Such are the
+    slopes at the knots, too, and s is as in `AffineCoupling`: where a network sees what it never
+    saw, samples are not torn apart. Twice that bound for the bins trained worse: on mnist_t10k
+    after two epochs, 3.65 bits/dim instead of 3.31. Beyond, f continues as a straight line with the
+    slope of the last knot.
 
     *Shapes*, *cost*: see `ChannelCoupling`, with two parts; O(K) for each number in addition, in
     both directions. The network returns 3 K + 3 numbers for each of the second half.
@@ -102,7 +104,8 @@ class SplineCoupling(TrainableCoupling):
 def _spline(outputs, num_bins, reach, bound):
     """The bijector of the second half for the network's outputs."""
     shift, *others = parts_first(outputs, [1, 1, num_bins, num_bins, num_bins + 1])
-    log_scale, *bins = (bounded(h, bound) for h in others)
+    log_scale, *bins = others
+    log_scale, bins = bounded(log_scale, bound), [bounded(h, bound / 2.0) for h in bins]
     widths, slopes, knots = map(tf.exp, bins)
     widths *= 2.0 * reach / tf.reduce_sum(widths, 0)
     heights = widths * slopes
