@@ -11,7 +11,7 @@ from tfp_invconv.bijectors._elementwise import MonotoneThenAffine, parts_first
 from tfp_invconv.bijectors._trainable_coupling import TrainableCoupling, bounded
 from tfp_invconv.ops.rational_quadratic import rational_quadratic, rational_quadratic_inverse
 
-# On the digits as good as 8, with half of the outputs, which the network spends its time on.
+# On the digits nearly as good as 8, with half of the outputs, on which networks spend their time.
 _NUM_BINS = 4
 
 
