@@ -324,7 +324,8 @@ def compared(results=RESULTS, experiment="digits"):
     rows, found = [], read_runs(results / f"{experiment}.json")
     for name in dict.fromkeys(name.rpartition("/")[0] for name in found):
         runs = list(read_seeds(experiment, name, results).values())
-        label = "/".join(runs[0][part] for part in ("conv", "coupling", "noise") if part in runs[0])
+        parts = (runs[0].get(part, "?") for part in ("conv", "coupling", "noise"))
+        label = "/".join(part for part in parts if part in name)
         rows.append(table_row(label, runs, compare_flows.figures))
     return markdown(compare_flows.HEADER, rows)
 
