@@ -67,7 +67,7 @@ class SplineCoupling(TrainableCoupling):
 
         Args:
           network: callable, such as a built Keras model, from the first half of the channels to
-            3 K + 3 times as many as the second half has, all before the tanh but t: t, log s, the
+            3 K + 3 times as many as the second half has: t; and before the tanh, log s and the
             logarithms of the bins' K widths, of their K mean slopes, and of the slopes at the K + 1
             knots.
           num_bins: K, a positive int.
@@ -103,10 +103,9 @@ class SplineCoupling(TrainableCoupling):
 
 def _spline(outputs, num_bins, reach, bound):
     """The bijector of the second half for the network's outputs."""
-    shift, *others = parts_first(outputs, [1, 1, num_bins, num_bins, num_bins + 1])
-    log_scale, *bins = others
-    log_scale, bins = bounded(log_scale, bound), [bounded(h, bound / 2.0) for h in bins]
-    widths, slopes, knots = map(tf.exp, bins)
+    sizes = [1, 1, num_bins, num_bins, num_bins + 1]
+    shift, log_scale, *bins = parts_first(outputs, sizes)
+    widths, slopes, knots = (tf.exp(bounded(h, bound / 2.0)) for h in bins)
     widths *= 2.0 * reach / tf.reduce_sum(widths, 0)
     heights = widths * slopes
     heights *= 2.0 * reach / tf.reduce_sum(heights, 0)
@@ -115,4 +114,4 @@ def _spline(outputs, num_bins, reach, bound):
         functools.partial(function, **arguments)
         for function in (rational_quadratic, rational_quadratic_inverse)
     )
-    return MonotoneThenAffine(*functions, shift[0], log_scale[0], name="spline")
+    return MonotoneThenAffine(*functions, shift[0], bounded(log_scale[0], bound), name="spline")
