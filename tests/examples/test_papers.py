@@ -167,9 +167,10 @@ def test_a_network_of_a_density_may_be_mixed_and_has_bounded_scales(example):
         is_mixed = any("reflections" in variable.name for variable in flow.variables)
         assert is_mixed == (model != "realnvp")
     h = np.array([-30.0, -1.0, 0.0, 1.0, 30.0], np.float32)
-    scaling = module.shift_and_scale(tf.fill([5], 0.25), tf.constant(h))
-    np.testing.assert_allclose(scaling.log_scale, 2.0 * np.tanh(h / 2.0), rtol=1e-6)
-    assert scaling.inverse(tf.zeros([5]))[2] == 0.25
+    outputs = np.stack([np.full_like(h, 0.25), h, 0.0 * h, 0.0 * h], -1)
+    scaling, _ = module.sinh_arcsinh(tf.constant(outputs)).bijectors
+    np.testing.assert_allclose(scaling.log_scale[:, 0], 2.0 * np.tanh(h / 2.0), rtol=1e-6)
+    assert scaling.inverse(tf.zeros([5, 1]))[2] == 0.25
 
 
 def test_planar_flows_are_invertible_whatever_the_encoder_gives(example):
