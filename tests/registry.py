@@ -238,13 +238,7 @@ LAYERS = {
     "QuadCoupling (uneven)": Case(with_options(tic.QuadCoupling, width=4), (2, 3, 6), False),
     "QuadCoupling (vector)": Case(with_options(tic.QuadCoupling, width=4), (7,), False),
     "SplineCoupling": Case(with_options(tic.SplineCoupling, width=4, reach=1.5), batched=False),
-    "SplineCoupling (vector)": Case(
-        with_options(tic.SplineCoupling, width=4, num_bins=2), (5,), False
-    ),
     "MixtureCoupling": Case(with_options(tic.MixtureCoupling, width=4), batched=False),
-    "MixtureCoupling (vector)": Case(
-        with_options(tic.MixtureCoupling, width=4, num_components=2), (5,), False
-    ),
     "Scan": Case(scan, (3, 4, 3), batched=False),
     "PartialChannels": Case(partial_channels, (4, 4, 3), batched=False),
     "(the manual's)": Case(layer_of_the_manual),
@@ -274,7 +268,6 @@ _MADE_FOR_AXES = {
     "ConvolutionCoupling": with_options(tic.ConvolutionCoupling, width=4, num_filters=1),
     "CheckerboardCoupling": with_options(tic.CheckerboardCoupling, width=4),
     "SplineCoupling": with_options(tic.SplineCoupling, width=4),
-    "MixtureCoupling": with_options(tic.MixtureCoupling, width=4),
     "PartialChannels": partial_channels,
     "ConditionalChain": conditional_chain,
     "Scan": scan,

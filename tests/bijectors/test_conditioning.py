@@ -222,8 +222,9 @@ def test_one_network_that_takes_a_condition_is_enough(conditional):
     assert changes[1 + conditional] and not changes[2 - conditional]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unroll", [True, False])
-@pytest.mark.parametrize("build", ["glow", pytest.param("conf", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("build", ["glow", "conf"])
 def test_conditions_and_events_broadcast_against_each_other(build, unroll):
     options = dict(conditional=3, width=4, seed=0, unroll=unroll, dtype=tf.float64)
     if build == "glow":

@@ -120,6 +120,7 @@ def test_conditions(odd):
     np.testing.assert_allclose(rolled, log_prob, rtol=2e-6, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_a_model_is_fitted_saved_and_loaded(tmp_path):
     model = tic.FlowModel(tic.fields, event_shape=[4, 4, 1], depth=2, width=4, seed=0)
     model.compile(keras.optimizers.Adam(1e-3))
