@@ -87,8 +87,17 @@ def test_wrong_arguments(options, words):
         tic.SplineCoupling.trainable([4], **options)
 
 
-def test_a_network_with_too_few_outputs_is_named():
-    layer = tic.SplineCoupling(tic.networks.mlp([2], 8, width=4), num_bins=2, event_ndims=1)
-    words = r"network 0 returned shape \(3, 8\), of which .* must return 9 numbers for each channel"
+@pytest.mark.parametrize(
+    "outputs, words",
+    [
+        (8, "it must return 9 numbers for each channel"),
+        (9, "spline: needs 1 channels in the last axis; got an input of shape \\(3, 2\\)"),
+    ],
+)
+@pytest.mark.parametrize("direction", ["inverse", "forward"])
+def test_a_network_with_too_few_outputs_is_named(outputs, words, direction):
+    network = tic.networks.mlp([2], outputs, width=4)
+    layer = tic.SplineCoupling(network, num_bins=2, event_ndims=1)
+    words = rf"network 0 returned shape \(3, {outputs}\), of which .* can be made: {words}"
     with pytest.raises(ValueError, match=words):
-        layer.inverse(tf.zeros([3, 4]))
+        getattr(layer, direction)(tf.zeros([3, 4]))

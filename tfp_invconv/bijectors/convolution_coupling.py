@@ -10,8 +10,7 @@ import tensorflow_probability as tfp
 from tfp_invconv._utils import checks
 from tfp_invconv._utils.types import DType, Shape, TensorLike
 from tfp_invconv.bijectors import _base
-from tfp_invconv.bijectors._trainable_coupling import bounded, make_networks
-from tfp_invconv.bijectors.channel_coupling import ChannelCoupling
+from tfp_invconv.bijectors._trainable_coupling import TrainableCoupling, bounded
 from tfp_invconv.bijectors.dct_symmetric_conv import DCTSymmetricConv
 from tfp_invconv.bijectors.s_log_gate import SLogGate
 from tfp_invconv.networks._building import variable_dtype
@@ -33,7 +32,7 @@ _INITIAL_ALPHA = 0.1
 _LINEAR_BEYOND = 100.0
 
 
-class ConvolutionCoupling(ChannelCoupling):
+class ConvolutionCoupling(TrainableCoupling):
     """Filters the second half of the channels with symmetric convolutions given the first.
 
     With (w_1, s_1, ..., w_m, s_m, t) = network(x_1), the S-Log gates f_a and g_a = f_a^-1, and the
@@ -132,61 +131,39 @@ class ConvolutionCoupling(ChannelCoupling):
         cls,
         event_shape: Shape,
         *,
-        seed: int | None = None,
         dtype: DType | None = None,
         num_filters: int = 2,
-        condition_shape: Shape | None = None,
-        network: Callable[..., Any] | None = None,
-        width: int | None = None,
-        dropout: float | None = None,
-        validate_args: bool = False,
         name: str = "convolution_coupling",
+        **options: Any,
     ) -> "ConvolutionCoupling":
         """Makes a layer with its own network. It starts as the identity if that returns zeros.
 
         Args:
           event_shape: `[H, W, C]`, `[N]`, `[T, C]` or `[D, H, W, C]` of the data side.
-          seed: int, for the network, or None.
           dtype: of the network and of `log_alpha`, or a Keras policy; None for the global policy.
           num_filters: m, see the constructor.
-          condition_shape: `[n]` for a condition of n numbers, or one of n classes; or, for one that
-            is an image beside the event, `[H, W, k]` (see `ConditionalChain`). None for a layer
-            without a condition.
-          network: function `network(input_shape, output_channels, *, condition_shape, seed, dtype)`
-            that returns a built Keras model, with a second input if there is a condition. None for
-            `networks.conv_net`, or `networks.mlp` on vectors.
-          width: of the network's hidden layers, 64 by default; passed on to a `network` if given.
-          dropout: rate of dropout after each of them while a Keras model trains; likewise.
-          validate_args: see the constructor.
           name: name of the layer.
+          **options: `seed`, `condition_shape`, `network`, `width` and `dropout` of the network, see
+            `AffineCoupling.trainable`; and `validate_args`.
 
         Returns:
           A layer whose `log_alpha` is a `tf.Variable`, each alpha being 0.1, and whose network
           returns zeros, unless it is one of your own that does not.
         """
         checks.check_positive_integer(num_filters, "num_filters", name)
-        (made,) = make_networks(
+        log_alpha = _initial_log_alpha(num_filters, variable_dtype(dtype))
+        return super().trainable(
             event_shape,
-            name,
-            count=2,
-            outputs=2 * num_filters + 1,
-            network=network,
-            condition_shape=condition_shape,
-            width=width,
-            dropout=dropout,
-            seed=seed,
             dtype=dtype,
-        )
-        return cls(
-            made,
             num_filters=num_filters,
-            log_alpha=tf.Variable(
-                _initial_log_alpha(num_filters, variable_dtype(dtype)), name="log_alpha"
-            ),
-            event_ndims=len(event_shape),
-            validate_args=validate_args,
+            log_alpha=tf.Variable(log_alpha, name="log_alpha"),
             name=name,
+            **options,
         )
+
+    @classmethod
+    def _outputs_per_channel(cls, num_filters, **_):
+        return 2 * num_filters + 1
 
 
 def _mixed_flow(outputs, num_filters, log_alpha, axes, validate_args, layer):

@@ -111,8 +111,8 @@ def _mixture(outputs, num_components, bound):
         log_scales=bounded(log_scales, 2.0 * bound),
         share=math.exp(-2.0 * bound),
     )
-    functions = (
-        functools.partial(function, **arguments)
-        for function in (logistic_mixture, logistic_mixture_inverse)
+    functions, log_scale = (
+        (logistic_mixture, logistic_mixture_inverse),
+        bounded(log_scale[0], bound),
     )
-    return MonotoneThenAffine(*functions, shift[0], bounded(log_scale[0], bound), name="mixture")
+    return MonotoneThenAffine(*functions, arguments, shift[0], log_scale, name="mixture")

@@ -110,8 +110,8 @@ def _spline(outputs, num_bins, reach, bound):
     heights = widths * slopes
     heights *= 2.0 * reach / tf.reduce_sum(heights, 0)
     arguments = dict(widths=widths, heights=heights, slopes=knots, reach=reach)
-    functions = (
-        functools.partial(function, **arguments)
-        for function in (rational_quadratic, rational_quadratic_inverse)
+    functions, log_scale = (
+        (rational_quadratic, rational_quadratic_inverse),
+        bounded(log_scale[0], bound),
     )
-    return MonotoneThenAffine(*functions, shift[0], bounded(log_scale[0], bound), name="spline")
+    return MonotoneThenAffine(*functions, arguments, shift[0], log_scale, name="spline")
