@@ -48,6 +48,11 @@ def test_the_inverse_is_right_to_rounding(dtype, spread):
 
 def test_tails_are_lines_with_the_slopes_of_the_ends():
     for end in (-10.0, 10.0):
+        near_end, at_end = (
+            logistic_mixture(tf.fill([1, 5], x), *mixture(), SHARE)[1]
+            for x in (tf.constant(0.9 * end, tf.float64), tf.constant(end, tf.float64))
+        )
+        assert np.all(near_end != at_end)
         at_end, log_slope = logistic_mixture(tf.fill([1, 5], end), *mixture(tf.float32), SHARE)
         for x in (1.1 * end, 1e4 * end, 1e8 * end):
             y, log_slope_there = logistic_mixture(tf.fill([1, 5], x), *mixture(tf.float32), SHARE)
