@@ -21,6 +21,9 @@ import json
 import sys
 from pathlib import Path
 
+# Where the flows of peers are, which the experiments train as well.
+sys.path.append(str(Path(__file__).parents[1] / "papers"))
+
 import flows
 import growth
 import layers

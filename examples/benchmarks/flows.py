@@ -10,6 +10,8 @@ import functools
 import importlib.util
 import multiprocessing
 
+import numpy as np
+import peers
 from timing import (
     claim,
     event_shape,
@@ -68,28 +70,15 @@ def tensorflow_flows(args):
     """{flow: {job: call}} for ours and for tfb.Glow, and the networks alone."""
     import keras
     import tensorflow as tf
-    import tensorflow_probability as tfp
 
     import tfp_invconv as tic
 
-    tfb, tfd = tfp.bijectors, tfp.distributions
     shape = event_shape(args)
     images = tf.random.stateless_uniform([args.batch_size, *shape], [0, 0], maxval=256.0)
     size = dict(levels=args.levels, depth=args.depth, width=args.width)
-    glow = tfb.Glow(
-        shape,
-        num_glow_blocks=args.levels,
-        num_steps_per_block=args.depth,
-        coupling_bijector_fn=functools.partial(
-            tfb.GlowDefaultNetwork, num_hidden=args.width, kernel_shape=3
-        ),
-        exit_bijector_fn=tfb.GlowDefaultExitNetwork,
-    )
-    latent = tfd.Sample(tfd.Normal(0.0, 1.0), glow.inverse_event_shape(shape))
-    pixels = tfb.Chain([tfb.Scale(256.0), tfb.Shift(0.5), glow])
     flows = {
         **{f"tfp_invconv {conv}": tic.glow(shape, conv=conv, **size) for conv in CONVS},
-        "tfb.Glow": tfd.TransformedDistribution(latent, pixels),
+        "tfb.Glow": peers.tfb_glow(shape, num_values=256, **size),
     }
     flows["tfb.Glow"].log_prob(images)  # makes its networks, fits its ActNorms
 
@@ -109,25 +98,13 @@ def tensorflow_flows(args):
 
 def normflows_flows(args):
     """{flow: {job: call}} for the Glow of normflows, in PyTorch."""
-    import normflows
     import torch
 
     torch.set_num_threads(args.threads)
-    height, width, channels = event_shape(args)
-    bases, flows, merges = [], [], []
-    for level in range(args.levels, 0, -1):  # as normflows has it: from the latent on
-        squeezed = channels * 2 ** (level + 1)
-        blocks = [normflows.flows.GlowBlock(squeezed, args.width) for _ in range(args.depth)]
-        flows.append([*blocks, normflows.flows.Squeeze()])
-        # All channels leave the last level, half of them each one before.
-        out = squeezed if level == args.levels else squeezed // 2
-        latent = (out, height // 2**level, width // 2**level)
-        bases.append(normflows.distributions.DiagGaussian(latent))
-        if level < args.levels:
-            merges.append(normflows.flows.Merge())
-    model = normflows.MultiscaleFlow(bases, flows, merges)
+    shape = event_shape(args)
+    model = peers.normflows_glow(shape, args.levels, args.depth, args.width)
     optimizer = torch.optim.Adam(model.parameters(), 1e-4)
-    images = torch.rand(args.batch_size, channels, height, width) - 0.5
+    images = torch.rand(args.batch_size, *np.roll(shape, 1)) - 0.5
 
     def training_step():
         optimizer.zero_grad()

@@ -319,15 +319,23 @@ def kinds(results=RESULTS):
     return samples(lambda run: run["log_scale_bound"] == 1.0, results)
 
 
-def compared(results=RESULTS, experiment="digits"):
-    """Kinds of flow in an experiment on the digits."""
+def compared(results=RESULTS, experiments=("digits",)):
+    """Kinds of flow in experiments on one data set."""
+    return markdown(
+        compare_flows.HEADER,
+        [row for experiment in experiments for row in compared_rows(experiment, results)],
+    )
+
+
+def compared_rows(experiment, results):
+    """Rows of the kinds of flow in an experiment."""
     rows, found = [], read_runs(results / f"{experiment}.json")
     for name in dict.fromkeys(name.rpartition("/")[0] for name in found):
         runs = list(read_seeds(experiment, name, results).values())
-        parts = (runs[0].get(part, "?") for part in ("conv", "coupling", "noise"))
+        parts = (runs[0].get(part, "?") for part in ("flow", "conv", "coupling", "noise"))
         label = "/".join(part for part in parts if part in name)
         rows.append(table_row(label, runs, compare_flows.figures))
-    return markdown(compare_flows.HEADER, rows)
+    return rows
 
 
 def sampling(results=RESULTS):
@@ -402,7 +410,8 @@ PAGES = {
         "bounds": bounds,
         "kinds": kinds,
         "compared": compared,
-        "noise": functools.partial(compared, experiment="noise"),
+        "noise": functools.partial(compared, experiments=["noise"]),
+        "couplings": functools.partial(compared, experiments=["couplings", "peers"]),
         "sampling": sampling,
         "claims": claims,
     },

@@ -67,13 +67,13 @@ def test_round_trips_in_functions(case):
 
 
 @of_cases(lambda name: name in LAYERS or name in OTHER_AXES_UNDER_XLA, quick=UNDER_XLA)
-@pytest.mark.parametrize(
-    "dtype",
-    [tf.float32, pytest.param(tf.float64, marks=pytest.mark.slow)],
-    ids=lambda dtype: dtype.name,
-)
-def test_round_trips_under_xla(case, dtype):
-    check_round_trips(case, lambda f: tf.function(f, jit_compile=True), dtype)
+def test_round_trips_under_xla(case):
+    check_round_trips(case, lambda f: tf.function(f, jit_compile=True), tf.float32)
+
+
+@of_cases(lambda name: name in ONE_OF_EACH, quick=())
+def test_round_trips_under_xla_in_float64(case):
+    check_round_trips(case, lambda f: tf.function(f, jit_compile=True), tf.float64)
 
 
 def check_round_trips(case, wrap, dtype):
