@@ -366,6 +366,15 @@ def test_a_claim_about_two_models(example, tmp_path, ours, theirs, verdict):
         assert (here, spread) == ("3.100 against 3.300", "-0.200 ± 0.000 (3 seeds)")
 
 
+def test_a_claim_may_have_a_margin(example, tmp_path):
+    save(tmp_path, "data", a_0={"b": 3.0}, a_1={"b": 3.1}, b_0={"b": 2.9}, b_1={"b": 3.02})
+    for margin, found in ((0.11, "holds"), (0.1, "does not hold"), (0.0, "does not hold")):
+        against = example("report").against
+        assert against("data", "a", "b", "b", -1, margin, results=tmp_path)[2] == found
+    # The other way round it is better by more than the spread without one.
+    assert example("report").against("data", "b", "a", "b", -1, results=tmp_path)[2] == "holds"
+
+
 def test_a_claim_of_one_seed_has_standard_errors(example, tmp_path):
     a, b = ({"nats": nats, "nats_standard_error": 0.3} for nats in (155.0, 154.5))
     save(tmp_path, "data", a_0=a, b_0=b)
