@@ -1,8 +1,10 @@
-"""Runs the examples as commands, in this process."""
+"""Runs the examples as commands, in this process or in one of their own."""
 
 import ast
 import importlib
 import inspect
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -31,3 +33,31 @@ def run_example(example, monkeypatch):
         exec(compile(ast.Module(last.body, []), module.__file__, "exec"), vars(module))
 
     return run
+
+
+@pytest.fixture
+def end_of(run_example):
+    """Runs an example that ends by itself, and returns its exit code or last words."""
+
+    def end_of(name, *arguments):
+        with pytest.raises(SystemExit) as end:
+            run_example(name, *arguments)
+        return end.value.code
+
+    return end_of
+
+
+@pytest.fixture
+def start():
+    """Starts an example in a process of its own."""
+
+    def start(script, *arguments):
+        return subprocess.Popen(
+            [sys.executable, "-u", EXAMPLES / script, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "COLUMNS": "80"},
+        )
+
+    return start
