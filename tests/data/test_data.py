@@ -1,9 +1,4 @@
-"""The digits, and what load_images promises for any TFDS data set."""
-
-import pathlib
-import subprocess
-import sys
-import types
+"""What load_images promises for any TFDS data set."""
 
 import numpy as np
 import pytest
@@ -15,7 +10,6 @@ sklearn_datasets = pytest.importorskip("sklearn.datasets")
 import tfp_invconv as tic  # noqa: E402
 from tfp_invconv.data import images as images_module  # noqa: E402
 from tfp_invconv.data import load_images  # noqa: E402
-from tfp_invconv.data.digits import Digits  # noqa: E402
 
 
 class SmallBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -89,158 +83,6 @@ def data_dir(tmp_path_factory):
 @pytest.fixture(scope="module")
 def load(data_dir):
     return lambda *args, **kwargs: load_images(*args, data_dir=data_dir, **kwargs)
-
-
-# The digits.
-
-
-@pytest.mark.parametrize("split, part", [("train", np.s_[:1500]), ("test", np.s_[1500:])])
-def test_digits_are_the_scans_in_order(split, part, capsys):
-    digits = Digits()
-    digits.prepare()
-    pixels, labels = digits.read(split).batch(2000).get_single_element()
-    assert capsys.readouterr().out == ""
-    expected = sklearn_datasets.load_digits()
-    assert pixels.dtype == tf.uint8 and labels.dtype == tf.int32
-    assert pixels.shape[1:] == digits.shape == (8, 8, 1)
-    np.testing.assert_array_equal(pixels[..., 0], expected.images[part])
-    np.testing.assert_array_equal(labels, expected.target[part])
-    assert len(labels) == digits.split_sizes[split] == (1500 if split == "train" else 297)
-
-
-@pytest.mark.parametrize(
-    "split",
-    ["all", "train+test", "test[:10] + train[10:20]", "train[:50]+train[:50]"]
-    + ["train[:100]", "train[100:250]", "train[-50:]", "test[-10:-5]", "train[:1_000]"]
-    + ["test[50%:]", "test[:-1%]", "train[10:20%]", "train[10%:20]", "test[33.3%:66.6%]"],
-)
-def test_slices_of_the_digits_are_those_of_tfds(split):
-    digits = Digits()
-    digits.prepare()
-    scans = {"train": digits.read("train"), "test": digits.read("test")}
-    sizes = {name: types.SimpleNamespace(num_examples=len(part)) for name, part in scans.items()}
-    expected = [
-        part
-        for instruction in tfds.core.ReadInstruction.from_spec(split).to_absolute(sizes)
-        for part in list(scans[instruction.splitname])[instruction.from_ : instruction.to]
-    ]
-    found = list(digits.read(split))
-    assert len(found) == len(expected) > 0
-    for (image, label), (expected_image, expected_label) in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(image, expected_image)
-        assert label == expected_label
-
-
-def test_digits_need_no_tfds_and_no_folder(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    assert len(values(load_images("digits", "test", data_dir=tmp_path / "none"))) == 297
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_digits_without_scikit_learn(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "sklearn", None)
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(ImportError, match=r'pip install "tfp_invconv\[datasets\]"'):
-        load_images("digits", data_dir=tmp_path)
-
-
-# Optional packages.
-
-
-def run_program(program, **kwargs):
-    """What a Python program prints that imports the package from where these tests do."""
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=pathlib.Path(images_module.__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        **kwargs,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.mark.slow
-def test_import_needs_no_optional_package():
-    # Blocked, not looked for in sys.modules: Keras itself imports the last two if it can.
-    printed = run_program("""
-import sys
-for name in ("tensorflow_datasets", "sklearn", "matplotlib"):
-    sys.modules[name] = None
-import tfp_invconv.data
-for name in ("digits", "mnist"):
-    try:
-        tfp_invconv.data.load_images(name)
-    except ImportError as error:
-        print(error)
-""")
-    about_digits, about_mnist = printed.splitlines()
-    assert "scikit-learn, which cannot be imported" in about_digits
-    assert 'pip install "tfp_invconv[datasets]"' in about_digits
-    assert "load_images needs tensorflow_datasets, which is not installed" in about_mnist
-    assert 'pip install "tfp_invconv[datasets]"' in about_mnist
-
-
-# Like TFDS, these packages catch what goes wrong in their own import.
-BROKEN_TFDS = """
-try:
-    from tensorflow_datasets.public_api import *
-except Exception:
-    pass
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "fault, remedy",
-    [
-        (
-            "RuntimeError('Detected incompatible Protobuf Gencode/Runtime versions')",
-            "pip install tensorflow-metadata==1.17.2, then restart Python.",
-        ),
-        (
-            "ImportError(\"cannot import name 'runtime_version' from 'google.protobuf'\")",
-            "pip install tensorflow-metadata==1.17.2, then restart Python.",
-        ),
-        ("ImportError(\"No module named 'etils'\")", 'pip install "tfp_invconv[datasets]"'),
-    ],
-)
-def test_a_broken_tfds_is_named_at_every_try(tmp_path, fault, remedy):
-    for name, content in {
-        "tensorflow_datasets/__init__.py": BROKEN_TFDS,
-        "tensorflow_datasets/public_api.py": f"raise {fault}",
-        "tensorflow_metadata/__init__.py": "",
-        "tensorflow_metadata/proto.py": "",
-    }.items():
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(content)
-    printed = run_program(f"""
-import sys
-sys.path.insert(0, r"{tmp_path}")
-import tensorflow_datasets  # as a user's own program may
-from tfp_invconv import data
-assert len(data.load_images()) == 24
-def from_builders(_):
-    from tfp_invconv.data import maf
-for load in (data.load_images, data.load_images, data.load_vectors, from_builders):
-    try:
-        load("cifar10")
-    except ImportError as error:
-        print(error)
-""")
-    messages = printed.splitlines()
-    assert [message.split()[0] for message in messages] == [
-        "load_images",
-        "load_images",
-        "load_vectors",
-        "tfp_invconv.data",
-    ]
-    for message in messages:
-        assert "needs tensorflow_datasets, which cannot be imported (" in message
-        assert remedy in message
 
 
 # Batches.
