@@ -31,7 +31,7 @@ def marked(names, quick):
     return [pytest.param(n, marks=[] if n in quick else pytest.mark.slow) for n in names]
 
 
-@pytest.fixture(params=marked(ALL, quick=LAYERS), name="case")
+@pytest.fixture(params=marked(ALL, quick=ONE_OF_EACH), name="case")
 def fixture_case(request):
     return ALL[request.param]
 
