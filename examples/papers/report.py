@@ -435,6 +435,9 @@ PAGES = {
         "compared": compared,
         "noise": functools.partial(compared, experiments=["noise"]),
         "couplings": functools.partial(compared, experiments=["couplings", "peers"]),
+        "couplings_cifar10_jpeg": functools.partial(
+            compared, experiments=["couplings_cifar10_jpeg"]
+        ),
         "sampling": sampling,
         "claims": claims,
     },
