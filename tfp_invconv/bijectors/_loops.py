@@ -10,7 +10,8 @@ def run_unrolled(evaluate, stacks, order, value, log_det, state, kwargs):
 
     Args:
       evaluate: function of a value, the slices of a step and `kwargs` that returns a new value, its
-        log-determinant and what the step makes of its slices of `state`.
+        log-determinant and what the step makes of its slices of `state`. Value and log-determinant
+        may be structures of tensors.
       stacks: tensors with a slice for each step along their first axis.
       order: range of the steps' indices.
       value: the first step's input.
@@ -25,13 +26,13 @@ def run_unrolled(evaluate, stacks, order, value, log_det, state, kwargs):
     new_state = [None] * len(order)
     for i in order:
         value, step_log_det, new_state[i] = evaluate(value, [r[i] for r in rows], kwargs)
-        log_det += step_log_det
+        log_det = tf.nest.map_structure(tf.add, log_det, step_log_det)
     return value, log_det, [tf.stack(rows) for rows in zip(*new_state, strict=True)]
 
 
 def run_looped(evaluate, stacks, order, value, log_det, state, kwargs):
     """As `run_unrolled`, but evaluates them in a `tf.while_loop`."""
-    length, shape = len(order), value.shape
+    length = len(order)
 
     def arrays(tensors):
         return [
@@ -44,10 +45,11 @@ def run_looped(evaluate, stacks, order, value, log_det, state, kwargs):
 
     def step(k, value, log_det, new_state):
         i = order.start + order.step * k
-        value, step_log_det, states = evaluate(value, [a.read(i) for a in slices], kwargs)
-        value.set_shape(shape)
+        new, step_log_det, states = evaluate(value, [a.read(i) for a in slices], kwargs)
+        tf.nest.map_structure(lambda n, old: n.set_shape(old.shape), new, value)
+        log_det = tf.nest.map_structure(tf.add, log_det, step_log_det)
         new_state = [a.write(i, s) for a, s in zip(new_state, states, strict=True)]
-        return k + 1, value, log_det + step_log_det, new_state
+        return k + 1, new, log_det, new_state
 
     _, value, log_det, new_state = tf.while_loop(
         lambda k, *_: k < length,

@@ -56,6 +56,9 @@ class MixtureCoupling(TrainableCoupling):
     Variational Dequantization and Architecture Design. ICML 2019.
     """
 
+    # `Scan` asks.
+    has_iterative_direction = True
+
     def __init__(
         self,
         network: Callable[..., Any],

@@ -7,7 +7,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_invconv._utils import checks, seeds
-from tfp_invconv.bijectors import _base, _conditions, _loops, _stacking
+from tfp_invconv.bijectors import _base, _conditions, _loops, _reconstruction, _stacking
 from tfp_invconv.bijectors import _stacked_networks as stacked_networks
 from tfp_invconv.bijectors._base import ValueAndLogDetBijector
 
@@ -37,11 +37,14 @@ class Scan(ValueAndLogDetBijector):
 
     *Shapes*: those of a step; a step's parameters may have batch dimensions.
 
-    *Cost*: that of the steps, one after the other. Gradients are linear in their number: the loop
-    reads slices of the parameters from `tf.TensorArray`s. With `remat=True` it keeps only each
-    step's input and computes the step again for its gradient: of a Glow of 3 levels of 8 steps,
-    width 128, a training step then takes 27 MB instead of 46 and 1.15 times as long, too much for
-    a default.
+    *Cost*: that of the steps, one after the other, also of gradients. With `remat=True` these keep
+    only each step's input, and compute the step again: of a Glow of 3 levels of 8 steps, width 128,
+    a training step then takes 27 MB instead of 46 and 1.15 times as long, too much for a default.
+    With `remat="reconstruct"` they keep nothing of the steps, however many: from the last value on
+    they invert each step and compute it again, in 1.3 to 1.5 times as long. The steps must not lose
+    digits (see `condition_report`): if their input comes back with an error of more than 1e-4 of
+    the batch's largest number, the gradient raises a `tf.errors.InvalidArgumentError`, or is NaN
+    where XLA drops errors. Both allow only first derivatives in reverse mode.
 
     *Loop or not*: one or two steps, steps in eager mode, and steps that XLA compiles for a CPU,
     which runs convolutions in a loop many times slower than outside, run one after the other in the
@@ -74,7 +77,7 @@ class Scan(ValueAndLogDetBijector):
         self,
         bijector: tfp.bijectors.Bijector,
         length: int,
-        remat: bool = False,
+        remat: bool | str = False,
         unroll: bool | None = None,
         validate_args: bool = False,
         name: str = "scan",
@@ -85,18 +88,20 @@ class Scan(ValueAndLogDetBijector):
           bijector: a step whose variables and deferred tensors have a first axis of size `length`,
             one slice for each step. Constants are the same in all steps.
           length: number of steps, a positive int.
-          remat: whether to recompute each step for its gradient, which saves memory.
+          remat: whether to recompute each step for its gradient, which saves memory;
+            "reconstruct" to recompute its input, too, which saves most.
           unroll: whether to put the steps into the graph one by one; None to decide it where it
             runs, see above.
           validate_args: not used: shapes are always checked, and the steps check the rest.
           name: name of the layer.
 
         Raises:
-          ValueError: if `length` is no positive int, a parameter has not that many slices, or
-            the step changes the shape of its input.
+          ValueError: if `length` is no positive int, a parameter has not that many slices, the
+            step changes the shape of its input, or is to be reconstructed and inverts by iteration.
         """
         parameters = dict(locals())
         checks.check_positive_integer(length, "length", name)
+        _reconstruction.check_remat(remat, bijector, name)
         self.bijector, self.length = bijector, length
         self.remat, self.unroll = remat, unroll
         parts = _stacking.parameters_of(bijector)
@@ -191,12 +196,8 @@ class Scan(ValueAndLogDetBijector):
         """Yields each step with variables of its own, and takes over their values at the end."""
         rows = []
         for i in range(self.length):
-            rows.append(
-                [
-                    tf.Variable(r[i]) if isinstance(r, tf.Variable) else tf.convert_to_tensor(r)[i]
-                    for r in self._references
-                ]
-            )
+            slices = ((r, tf.convert_to_tensor(r)[i]) for r in self._references)
+            rows.append([tf.Variable(t) if isinstance(r, tf.Variable) else t for r, t in slices])
             yield self._step(rows[-1])[0]
         for reference, column in zip(self._references, zip(*rows, strict=True), strict=True):
             if isinstance(reference, tf.Variable):
@@ -227,16 +228,17 @@ class Scan(ValueAndLogDetBijector):
         kwargs = tf.nest.map_structure(tf.convert_to_tensor, kwargs)
         training = stacked_networks.is_training()
         state = self._state if training else []
-        evaluate = functools.partial(self._evaluate, direction, state, training)
-        if self.remat:
-            evaluate = _loops.with_recomputation(evaluate)
         stacks = [tf.convert_to_tensor(reference) for reference in self._references]
         log_det = tf.zeros(tf.shape(x)[: x.shape.rank - self.forward_min_event_ndims], x.dtype)
-        run = (
-            _loops.run_unrolled
-            if _loops.should_unroll(self.unroll, self.length)
-            else _loops.run_looped
-        )
+        evaluate = functools.partial(self._evaluate, direction, state, training)
+        unrolls = _loops.should_unroll(self.unroll, self.length)
+        run = _loops.run_unrolled if unrolls else _loops.run_looped
+        if self.remat == "reconstruct":
+            back = "forward" if direction == "inverse" else "inverse"
+            reconstruct = functools.partial(self._evaluate, back, state, training)
+            run = _reconstruction.with_reconstruction(run, reconstruct, self.name)
+        elif self.remat:
+            evaluate = _loops.with_recomputation(evaluate)
         value, log_det, new_state = run(evaluate, stacks, order, x, log_det, state, kwargs)
         for variable, rows in zip(state, new_state, strict=True):
             variable.assign(rows)
@@ -281,7 +283,7 @@ class Scan(ValueAndLogDetBijector):
             return networks[id(part)][1]
 
         # The gradient of a loop can't recompute a step with constants from outside of it.
-        step = _stacking.map_parameters(self.bijector, replace, remake=self.remat)
+        step = _stacking.map_parameters(self.bijector, replace, remake=bool(self.remat))
         return step, networks.values()
 
     def _with_batch_of_steps(self, x):

@@ -37,7 +37,7 @@ def conf(
     network: Callable[..., Any] | None = None,
     width: int | None = None,
     dropout: float | None = None,
-    remat: bool = False,
+    remat: bool | str = False,
     unroll: bool | None = None,
     seed: int | None = None,
     dtype: DType | None = None,
@@ -69,7 +69,8 @@ def conf(
       width: size of their hidden layers; None for 128, or for the default of a `network` given.
       dropout: rate of dropout in them while a `FlowModel` trains; None for none, or for the default
         of a `network` given.
-      remat: whether to recompute each step for its gradient, which saves memory (see `Scan`).
+      remat: whether to recompute each step for its gradient, which saves memory; "reconstruct" to
+        recompute its input, too (see `Scan`).
       unroll: whether to put the steps into the graph one by one (see `Scan`).
       seed: int, for all initial parameters, or None.
       dtype: dtype of all parameters; or a Keras dtype policy for the networks, such as

@@ -49,7 +49,7 @@ def fields(
     network: Callable[..., Any] | None = None,
     width: int | None = None,
     dropout: float | None = None,
-    remat: bool = False,
+    remat: bool | str = False,
     unroll: bool | None = None,
     seed: int | None = None,
     dtype: DType | None = None,
@@ -80,7 +80,8 @@ def fields(
       width: size of their hidden layers; None for 64, or for the default of a `network` given.
       dropout: rate of dropout in them while a model trains; None for none, or for the default of a
         `network` given.
-      remat: whether to recompute each step for its gradient, which saves memory (see `Scan`).
+      remat: whether to recompute each step for its gradient, which saves memory; "reconstruct" to
+        recompute its input, too (see `Scan`).
       unroll: whether to put the steps into the graph one by one (see `Scan`).
       seed: int, for all initial parameters, or None.
       dtype: dtype of all parameters; or a Keras dtype policy for the networks, such as
