@@ -114,8 +114,17 @@ def test_what_a_step_of_a_glow_is_made_of(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("coupling", ["quad", "mixture", "conf of vectors"])
-def test_recomputed_steps_in_a_loop_have_the_gradients_of_kept_ones(coupling):
+@pytest.mark.parametrize(
+    "coupling, remat",
+    [
+        ("quad", True),
+        ("quad", "reconstruct"),
+        ("mixture", True),
+        ("conf of vectors", True),
+        ("conf of vectors", "reconstruct"),
+    ],
+)
+def test_recomputed_steps_in_a_loop_have_the_gradients_of_kept_ones(coupling, remat):
     def gradients(**loop):
         options = dict(depth=3, width=4, seed=0, dtype="float64", data_range=None, **loop)
         if coupling == "conf of vectors":
@@ -133,7 +142,7 @@ def test_recomputed_steps_in_a_loop_have_the_gradients_of_kept_ones(coupling):
 
         return of_density_and_samples(noise(3, *flow.event_shape, seed=1))
 
-    recomputed, kept = gradients(remat=True, unroll=False), gradients(remat=False, unroll=True)
+    recomputed, kept = gradients(remat=remat, unroll=False), gradients(remat=False, unroll=True)
     for a, b in zip(recomputed, kept, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)
 
