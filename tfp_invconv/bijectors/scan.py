@@ -40,11 +40,12 @@ class Scan(ValueAndLogDetBijector):
     *Cost*: that of the steps, one after the other, also of gradients. With `remat=True` these keep
     only each step's input, and compute the step again: of a Glow of 3 levels of 8 steps, width 128,
     a training step then takes 27 MB instead of 46 and 1.15 times as long, too much for a default.
-    With `remat="reconstruct"` graphs keep nothing of the steps, however many: from the last value
-    on they invert each step and compute it again, in 1.3 to 1.5 times as long. The steps must not
-    lose digits (see `condition_report`): if their input comes back with an error of more than 1e-4
-    of the batch's largest number, the gradient raises a `tf.errors.InvalidArgumentError`, or is NaN
-    where XLA drops errors. Both allow only first derivatives in reverse mode.
+    With `remat="reconstruct"` graphs keep nothing of the steps, however many, but under XLA: from
+    the last value on they invert each step and compute it again, in 1.3 to 1.5 times as long. The
+    steps must not lose digits (see `condition_report`): if their input comes back with an error of
+    more than 1e-4 of the batch's largest number, the gradient raises a
+    `tf.errors.InvalidArgumentError`, or is NaN where XLA drops errors. Both allow only first
+    derivatives in reverse mode.
 
     *Loop or not*: one or two steps, steps in eager mode, and steps that XLA compiles for a CPU,
     which runs convolutions in a loop many times slower than outside, run one after the other in the
