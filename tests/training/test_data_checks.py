@@ -245,7 +245,7 @@ def test_targets_of_validation_data_for_no_layer_are_an_error():
 
 
 @pytest.mark.parametrize("kind", BATCHED)
-@pytest.mark.parametrize("method", ["predict", "evaluate"])
+@pytest.mark.parametrize("method", ["predict", pytest.param("evaluate", marks=pytest.mark.slow)])
 def test_events_outside_of_the_range_are_counted(method, kind):
     flow = small_glow(conditional=2)
     model, x, labels = compiled(flow), images(10), np.arange(10) % 2

@@ -178,6 +178,7 @@ def test_noise_outside_of_the_unit_cube_is_an_error():
         model.predict(PIXELS, verbose=0)
 
 
+@pytest.mark.slow
 def test_a_saved_model_has_both_flows(tmp_path):
     model = pixel_model(importance_samples=3)
     model.fit(PIXELS, verbose=0)

@@ -70,6 +70,7 @@ def test_samples_of_one_condition_and_of_many(model):
     assert np.corrcoef(*brightness)[0, 1] > 0.8
 
 
+@pytest.mark.slow
 def test_saved_whole_and_exported(model, tmp_path):
     x, small = pairs(5, seed=1)
     expected = model.predict((x, small), verbose=0)
