@@ -65,23 +65,30 @@ def with_recomputation(evaluate):
     """`evaluate` that keeps its arguments for the gradient and nothing that it made of them."""
 
     def run(*args):
-        flat, states = tf.nest.flatten(args), []
-        is_float = [tensor.dtype.is_floating for tensor in flat]
+        states = []
 
         def differentiable(*floats):
-            floats = iter(floats)
-            # Labels and the states of dropouts have no gradient: `recompute_grad` can't take them.
-            all_args = [next(floats) if f else t for t, f in zip(flat, is_float, strict=True)]
-            value, log_det, state = evaluate(*tf.nest.pack_sequence_as(args, all_args))
+            value, log_det, state = evaluate(*with_floats(args, floats))
             states.append(state)
             return value, log_det
 
-        floats = [t for t, f in zip(flat, is_float, strict=True) if f]
-        value, log_det = tf.recompute_grad(differentiable)(*floats)
+        value, log_det = tf.recompute_grad(differentiable)(*floats_of(args))
         # Those of the first call, not of the one for the gradient.
         return value, log_det, states[0]
 
     return run
+
+
+def floats_of(structure):
+    """Its tensors that may have gradients: labels and the states of dropouts have none."""
+    return [tensor for tensor in tf.nest.flatten(structure) if tensor.dtype.is_floating]
+
+
+def with_floats(structure, floats):
+    """The structure with these tensors for those of `floats_of`."""
+    floats = iter(floats)
+    flat = [next(floats) if t.dtype.is_floating else t for t in tf.nest.flatten(structure)]
+    return tf.nest.pack_sequence_as(structure, flat)
 
 
 def should_unroll(unroll, length):

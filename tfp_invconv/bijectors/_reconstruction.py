@@ -3,6 +3,8 @@
 import tensorflow as tf
 from tensorflow.python.eager import record
 
+from tfp_invconv.bijectors._loops import floats_of, with_floats
+
 # The error of the first step's input, relative to the largest number of the batch.
 _TOLERANCE = 1e-4
 
@@ -30,17 +32,11 @@ def with_reconstruction(run, reconstruct, name):
     """
 
     def run_reconstructed(evaluate, stacks, order, x, log_det, state, kwargs):
-        flat, new_state = tf.nest.flatten([stacks, kwargs]), []
-
-        def with_floats(floats):
-            """`stacks` and `kwargs` with these tensors for those that have a gradient."""
-            floats = iter(floats)
-            parts = [next(floats) if t.dtype.is_floating else t for t in flat]
-            return tf.nest.pack_sequence_as([stacks, kwargs], parts)
+        given, new_state = [stacks, kwargs], []
 
         @tf.custom_gradient
         def value_and_log_det(x, *floats):
-            stacks, kwargs = with_floats(floats)
+            stacks, kwargs = with_floats(given, floats)
             with record.stop_recording():
                 value, total, rows = run(evaluate, stacks, order, x, log_det, state, kwargs)
             new_state.extend(rows)
@@ -48,14 +44,14 @@ def with_reconstruction(run, reconstruct, name):
 
         @tf.custom_gradient
         def gradient(of_value, of_log_det, value, x, *floats):
-            stacks, kwargs = with_floats(floats)
+            stacks, kwargs = with_floats(given, floats)
 
             def step_back(carried, slices, kwargs):
                 """From a step's output and its gradient to those of its input."""
                 output, of_output = carried
                 # A new tensor: for the old one TFP's cache has the output.
                 start = tf.stop_gradient(reconstruct(output, slices, kwargs)[0])
-                sources = [start, _floats(slices), _floats(kwargs)]
+                sources = [start, floats_of(slices), floats_of(kwargs)]
                 with tf.GradientTape() as tape:
                     tape.watch(sources)
                     results = evaluate(start, slices, kwargs)[:2]
@@ -66,9 +62,9 @@ def with_reconstruction(run, reconstruct, name):
                 with tf.control_dependencies([of_start, *of_slices]):
                     return (tf.identity(start), of_start), of_kwargs, of_slices
 
-            last, zeros = (value, of_value), [tf.zeros_like(t) for t in _floats(kwargs)]
+            last, zeros = (value, of_value), [tf.zeros_like(t) for t in floats_of(kwargs)]
             (first, of_x), of_kwargs, of_stacks = run(
-                step_back, stacks, order[::-1], last, zeros, _floats(stacks), kwargs
+                step_back, stacks, order[::-1], last, zeros, floats_of(stacks), kwargs
             )
             valid = _one_if_close(first, x, name)
             gradients = [valid * g for g in (of_x, *of_stacks, *of_kwargs)]
@@ -81,13 +77,9 @@ def with_reconstruction(run, reconstruct, name):
 
             return gradients, refuse
 
-        return *value_and_log_det(x, *_floats([stacks, kwargs])), new_state
+        return *value_and_log_det(x, *floats_of(given)), new_state
 
     return run_reconstructed
-
-
-def _floats(structure):
-    return [tensor for tensor in tf.nest.flatten(structure) if tensor.dtype.is_floating]
 
 
 def _one_if_close(found, x, name):
