@@ -1,6 +1,6 @@
 """The Glows that a user would take instead, of TFP and of normflows, on images of whole numbers.
 
-Each framework is imported where it is used: a process has one of them.
+Each framework is imported where it is used, so that neither needs the other.
 """
 
 import functools

@@ -7,7 +7,6 @@ averages of weights; its table and picture are of the same kind. `tfb.Glow` is t
 Killed at any moment, the same command goes on with the flow that was not done.
 """
 
-import csv
 import math
 import time
 import timeit
@@ -18,7 +17,7 @@ import peers
 import tensorflow as tf
 import training
 from compare_flows import HEADER, figures
-from experiment import options_parser, results_of_each, run_command, show
+from experiment import options_parser, results_of_each, run_command, show, write
 
 import tfp_invconv as tic
 
@@ -34,9 +33,8 @@ OPTIONS = {
 }
 
 
-def train_tfb_glow(args, images, folder):
+def train_tfb_glow(args, images, num_values, folder):
     """Trains it; returns functions for the mean of -log_prob and for samples, and the results."""
-    num_values = number_of_values(images)
     flow = peers.tfb_glow(
         images.element_spec.shape[1:], args.levels, args.depth, args.width, num_values
     )
@@ -61,11 +59,10 @@ def train_tfb_glow(args, images, folder):
     return nats, lambda count, seed: model.sample(count, seed=seed).numpy(), results
 
 
-def train_normflows(args, images, folder):
+def train_normflows(args, images, num_values, folder):
     """As `train_tfb_glow`."""
     import torch
 
-    num_values = number_of_values(images)
     shape = images.element_spec.shape[1:]
     steps, size = args.epochs * len(images), math.prod(shape)
     model = peers.normflows_glow(shape, args.levels, args.depth, args.width)
@@ -79,8 +76,12 @@ def train_normflows(args, images, folder):
     optimizer = torch.optim.Adam(model.parameters(), 1.0, eps=1e-7)
     # The learning rates and the averages of weights are those of the others.
     keras_optimizer = training.make_optimizer(args.learning_rate, steps)
-    rates = keras_optimizer._learning_rate
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: float(rates(step)))
+
+    def rate(step):
+        keras_optimizer.iterations.assign(step)
+        return float(keras_optimizer.learning_rate)
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     momentum = keras_optimizer.ema_momentum
     average = torch.optim.swa_utils.AveragedModel(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(momentum)
@@ -102,8 +103,7 @@ def train_normflows(args, images, folder):
         print(f"Epoch {epoch + 1}/{args.epochs}: {bits:.4f} bits/dim")
         if not math.isfinite(bits) or (args.minutes and seconds > 60 * args.minutes):
             break
-    with open(folder / "history.csv", "w", newline="") as file:
-        csv.writer(file).writerows([history[0], *(row.values() for row in history)])
+    write(folder / "history.csv", training.table(history))
     trained = average.module
     torch.save(trained.state_dict(), folder / "model.pt")
 
@@ -127,11 +127,6 @@ def train_normflows(args, images, folder):
 FLOWS = {"tfb.Glow": train_tfb_glow, "normflows": train_normflows}
 
 
-def number_of_values(images):
-    """17 of scikit-learn's digits, else 256."""
-    return 17 if next(iter(images)).numpy().max() <= 17 else 256
-
-
 def train(name, args, seed, _, folder):
     """Trains one flow and returns its results."""
     keras.utils.set_random_seed(seed)
@@ -142,19 +137,22 @@ def train(name, args, seed, _, folder):
     options = {"data_dir": args.data_dir, "size_multiple": 2**args.levels, "seed": seed}
     images = tic.data.load_images(args.dataset, "train", args.batch_size, **options)
     test_images = tic.data.load_images(args.dataset, "test", 500, **options)
-    nats, sample, results = FLOWS[name](args, images, folder)
+    # Scikit-learn's digits have 17 grey levels.
+    num_values = 17 if next(iter(images)).numpy().max() <= 17 else 256
+    nats, sample, results = FLOWS[name](args, images, num_values, folder)
     if results["diverged"]:
         return results
     samples = np.concatenate([sample(100, 1000 * seed + i) for i in range(20)])
-    white = number_of_values(images) - 1
     seconds = float(np.median(timeit.repeat(lambda: sample(100, 0), number=1)))
-    tic.plots.image_grid(sample(100, seed), max_value=white, scale=4, path=folder / "samples.png")
+    tic.plots.image_grid(
+        sample(100, seed), max_value=num_values - 1, scale=4, path=folder / "samples.png"
+    )
     # Each batch by the number of its images.
     losses, counts = zip(*((nats(x), len(x)) for x in test_images), strict=True)
     size = math.prod(images.element_spec.shape[1:])
     return {
         **results,
-        **tic.count_outliers(samples, max_value=white),
+        **tic.count_outliers(samples, max_value=num_values - 1),
         "sampling_seconds": seconds,
         "test_bits_per_dim": float(np.average(losses, weights=counts) / (size * math.log(2))),
     }
