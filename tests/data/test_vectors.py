@@ -73,6 +73,7 @@ def test_batches_have_static_shapes_and_keep_the_last(data_dir):
     assert dataset.element_spec == tf.TensorSpec([None, 3], tf.float32)
     assert int(dataset.cardinality()) == 3
     assert [len(batch) for batch in dataset] == [20, 20, 10]
+    assert dataset.options().autotune.enabled is False  # as tests/training/test_tuner.py
 
 
 def test_train_is_shuffled_anew_and_test_keeps_its_order(data_dir):

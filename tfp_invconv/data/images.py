@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
+from tfp_invconv._utils import datasets
 from tfp_invconv._utils.types import PathLike
 from tfp_invconv.data import _tfds
 from tfp_invconv.data.digits import Digits
@@ -119,7 +120,7 @@ def load_images(
         noise_seeds = tf.data.Dataset.counter()
     batches = tf.data.Dataset.zip(images.batch(batch_size), noise_seeds)
     batches = batches.map(dequantise, num_parallel_calls=tf.data.AUTOTUNE)
-    return batches.prefetch(tf.data.AUTOTUNE)
+    return datasets.without_tuner(batches.prefetch(tf.data.AUTOTUNE))
 
 
 def _check_arguments(name, split, batch_size, size_multiple, fit, with_labels, seed):

@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
+from tfp_invconv._utils import datasets
 from tfp_invconv._utils.types import PathLike
 from tfp_invconv.data import _tfds
 
@@ -77,7 +78,7 @@ def load_vectors(
     batches = order.batch(batch_size).map(
         lambda indices: tf.gather(vectors, indices), num_parallel_calls=tf.data.AUTOTUNE
     )
-    return batches.prefetch(tf.data.AUTOTUNE)
+    return datasets.without_tuner(batches.prefetch(tf.data.AUTOTUNE))
 
 
 def _check_vectors(tfds, name, builder):

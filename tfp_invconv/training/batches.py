@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfp_invconv._utils import datasets
 from tfp_invconv.training import data_range
 
 
@@ -63,10 +64,11 @@ def _with_checks_of_numbers(data, domain, caller):
     """x of the data: arrays are checked here, data sets while they run."""
     x = data[0]
     if isinstance(x, tf.data.Dataset):
-        return x.enumerate().map(
+        checked = x.enumerate().map(
             lambda i, batch: _assert_batch(i, batch, domain, caller),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
+        return datasets.without_tuner(checked)
     if isinstance(x, keras.utils.PyDataset):
         return _CheckedPyDataset(x, domain, caller)
     check_batch(data, domain, caller)

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_invconv._utils import checks, seeds, targets
+from tfp_invconv._utils import checks, datasets, seeds, targets
 from tfp_invconv._utils.types import TensorLike
 from tfp_invconv.bijectors import _cache
 from tfp_invconv.training import distribute, monitoring, variables
@@ -276,4 +276,5 @@ def _batches(batch_size, steps, argument, caller):
     """A data set without end, of batches of as many zeros as there are samples to draw."""
     checks.check_positive_integer(batch_size, "batch_size", caller)
     checks.check_positive_integer(steps, argument, caller)
-    return tf.data.Dataset.from_tensors(0).repeat().batch(batch_size, drop_remainder=True)
+    zeros = tf.data.Dataset.from_tensors(0).repeat().batch(batch_size, drop_remainder=True)
+    return datasets.without_tuner(zeros)
