@@ -39,6 +39,7 @@ def test_weights_are_those_of_the_samples(target):
     np.testing.assert_allclose(found.log_z_error, error, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_error_of_log_z_is_its_spread():
     repeats = [tic.importance_weights(proposal(), standard, 500, seed) for seed in range(25)]
     log_z = np.array([each.log_z for each in repeats])

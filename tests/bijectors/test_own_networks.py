@@ -68,7 +68,8 @@ def coupling(seed, network, condition_shape=None, **options):
     return away_from_initial(layer, 0.2, seed)
 
 
-@pytest.mark.parametrize("remat", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("remat", [False, True])
 @pytest.mark.parametrize("network, condition_shape", CASES)
 def test_a_scan_is_the_chain_of_its_steps(network, condition_shape, remat):
     steps = [coupling(seed, network, condition_shape) for seed in range(3)]

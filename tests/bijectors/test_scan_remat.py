@@ -185,6 +185,7 @@ def test_what_can_not_be_reconstructed_is_refused():
         tic.Scan.from_steps([tfb.Shift(tf.Variable(1.0))], remat="reconstruction")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "layer",
     [
@@ -194,7 +195,7 @@ def test_what_can_not_be_reconstructed_is_refused():
     ],
     ids=["permute", "scale", "chain"],
 )
-@pytest.mark.parametrize("remat", [True, pytest.param("reconstruct", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("remat", [True, "reconstruct"])
 def test_recomputed_steps_may_have_constants(layer, remat):
     layer = layer()
     options = dict(width=4, dtype=tf.float64)

@@ -88,6 +88,7 @@ def test_log_det_and_round_trip(build, kind):
     np.testing.assert_allclose(ildj, expected, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_fit_speaks_of_the_flows_own_range(build):
     rng = np.random.default_rng(0)
     x = rng.uniform(-1000.0, 3000.0, [16, 4, 4, 1]).astype(np.float32)

@@ -24,6 +24,7 @@ def samples(shape, dtype=tf.float32):
     return noise(5, *shape, dtype=dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("conv", FIELD_CONVOLUTIONS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_the_density_of_rolled_fields(shape, conv):
@@ -36,6 +37,7 @@ def test_the_density_of_rolled_fields(shape, conv):
     assert np.max(np.abs(flow.log_prob(tf.roll(x, 1, 1)) - log_prob)) > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("conv", FIELD_CONVOLUTIONS)
 def test_the_density_of_fields_of_the_other_sign(conv):
     shape = (4, 6, 1)
@@ -101,6 +103,7 @@ def test_what_a_step_is_made_of():
     assert scan.bijector.bijectors[1].networks[0].network.get_layer("hidden_1").filters == 64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("odd", [False, True])
 def test_conditions(odd):
     flow, x = moved_flow((4, 4, 1), conditional=3, odd=odd), samples((4, 4, 1))

@@ -115,16 +115,14 @@ def test_what_a_step_of_a_glow_is_made_of(kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "coupling, remat",
+    "coupling, remats",
     [
-        ("quad", True),
-        ("quad", "reconstruct"),
-        ("mixture", True),
-        ("conf of vectors", True),
-        ("conf of vectors", "reconstruct"),
+        ("quad", [True, "reconstruct"]),
+        ("mixture", [True]),
+        ("conf of vectors", [True, "reconstruct"]),
     ],
 )
-def test_recomputed_steps_in_a_loop_have_the_gradients_of_kept_ones(coupling, remat):
+def test_recomputed_steps_in_a_loop_have_the_gradients_of_kept_ones(coupling, remats):
     def gradients(**loop):
         options = dict(depth=3, width=4, seed=0, dtype="float64", data_range=None, **loop)
         if coupling == "conf of vectors":
@@ -142,9 +140,10 @@ def test_recomputed_steps_in_a_loop_have_the_gradients_of_kept_ones(coupling, re
 
         return of_density_and_samples(noise(3, *flow.event_shape, seed=1))
 
-    recomputed, kept = gradients(remat=remat, unroll=False), gradients(remat=False, unroll=True)
-    for a, b in zip(recomputed, kept, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)
+    kept = gradients(remat=False, unroll=True)
+    for remat in remats:
+        for a, b in zip(gradients(remat=remat, unroll=False), kept, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("shape", [[4, 4, 1], [6]])

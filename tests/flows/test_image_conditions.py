@@ -54,9 +54,8 @@ def test_exact_in_both_directions(builder, event_shape, condition_shape):
     back = flow.bijector.forward(tf.identity(z), condition=condition)
     np.testing.assert_allclose(back, x, atol=1e-9)
     log_det = flow.bijector.inverse_log_det_jacobian(x, len(event_shape), condition=condition)
-    for i in range(3):
-        expected = log_det_of_the_jacobian(flow, x[i], condition[i])
-        np.testing.assert_allclose(log_det[i], expected, rtol=1e-9)
+    expected = log_det_of_the_jacobian(flow, x[1], condition[1])
+    np.testing.assert_allclose(log_det[1], expected, rtol=1e-9)
     # Each event has its own condition, and each number of it counts.
     second = np.reshape([0.0, 1.0, 0.0], [3] + [1] * len(condition_shape))
     other = condition + second
@@ -64,6 +63,7 @@ def test_exact_in_both_directions(builder, event_shape, condition_shape):
     assert np.all(moved[[0, 2]] == 0) and np.all(moved[1] > 0)
 
 
+@pytest.mark.slow
 def test_every_parameter_and_the_condition_have_gradients():
     flow = flow_of(tic.glow, [4, 4, 1], [2, 2, 1])
     x, condition = noise(3, 4, 4, 1, seed=1), noise(3, 2, 2, 1, seed=2)
@@ -76,6 +76,7 @@ def test_every_parameter_and_the_condition_have_gradients():
             assert np.all(np.isfinite(gradient)) and np.any(gradient != 0)
 
 
+@pytest.mark.slow
 def test_the_condition_is_encoded_once(monkeypatch):
     flow = flow_of(tic.glow, [8, 8, 1], [8, 8, 1])
     called, original = [], _calling.call
@@ -122,6 +123,7 @@ def test_resize_averages_what_a_pixel_covers(old, new):
     np.testing.assert_array_equal(copy(x), y)
 
 
+@pytest.mark.slow
 def test_features_of_any_size_are_resized_to_each_level():
     def encoder(condition_shape, *, seed, dtype):
         assert condition_shape == [3, 5, 2] and dtype is None
@@ -134,6 +136,7 @@ def test_features_of_any_size_are_resized_to_each_level():
     assert flow.log_prob(tf.ones([2, 8, 8, 1]), **conditional(tf.ones([2, 3, 5, 2]))).shape == [2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [[4, 6, 1], 3])
 def test_an_encoder_may_make_vectors(given):
     def encoder(condition_shape, *, seed, dtype):

@@ -49,6 +49,7 @@ def log_prob(dtype=None):
     return flow.log_prob(tf.constant(vectors(8), flow.dtype)).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mixed_bfloat16", "mixed_float16", "float64"])
 def test_flows_follow_the_global_policy_unless_told(policy, name):
     exact, expected = log_prob("float32"), log_prob(name)

@@ -110,6 +110,7 @@ def test_patience_and_the_best_epochs_averages(tmp_path):
         np.testing.assert_allclose(first, second, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_budget_of_time_breaks_an_epoch_off_and_keeps_none_of_it(tmp_path):
     _, backup = run(tmp_path, minutes=1e-9)
     assert backup.history == [] and not list(tmp_path.iterdir()) and backup.seconds > 0
@@ -121,6 +122,7 @@ def test_a_budget_of_time_breaks_an_epoch_off_and_keeps_none_of_it(tmp_path):
     assert len(backup.history) == 2 and backup.history[-1]["seconds"] <= backup.seconds
 
 
+@pytest.mark.slow
 def test_of_two_files_the_later_one_counts(tmp_path):
     """They are there if a process was killed before it could remove the one before."""
     for name, epochs in (("a", 2), ("b", 1)):

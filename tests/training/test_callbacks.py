@@ -29,6 +29,7 @@ def test_early_stopping_restores_the_best_weights():
         np.testing.assert_array_equal(value, expected)
 
 
+@pytest.mark.slow
 def test_early_stopping_knows_that_fewer_bits_are_better():
     model, x = compiled(normal(), rate=0.1), 3.0 + images(8)[:, 0, :2, 0] / 100
     for monitor in ("bits_per_dim", "val_bits_per_dim"):
@@ -43,6 +44,7 @@ def test_early_stopping_knows_that_fewer_bits_are_better():
     assert stop.mode == "max"
 
 
+@pytest.mark.slow
 def test_checkpoints_are_whole_models(tmp_path):
     trained = small_model()
     losses(trained, callbacks=[keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")])
@@ -67,6 +69,7 @@ def test_a_failed_run_leaves_the_last_good_checkpoint(tmp_path):
     np.testing.assert_array_equal(other.predict(vectors(), verbose=0), expected)
 
 
+@pytest.mark.slow
 def test_backup_and_restore_goes_on_where_it_was_interrupted(tmp_path):
     class Interrupt(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
@@ -111,6 +114,7 @@ def test_csv_logger_and_tensorboard_write_bits_per_dim(tmp_path):
     assert "epoch_bits_per_dim" in tags
 
 
+@pytest.mark.slow
 def test_swap_ema_weights_evaluates_the_average():
     averages, averaged = [], small_model(seed=1)
 

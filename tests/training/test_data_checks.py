@@ -244,8 +244,9 @@ def test_targets_of_validation_data_for_no_layer_are_an_error():
         compiled(normal()).fit(np.ones([4, 2], "f"), validation_data=(np.ones([4, 2]), [1] * 4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BATCHED)
-@pytest.mark.parametrize("method", ["predict", pytest.param("evaluate", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", ["predict", "evaluate"])
 def test_events_outside_of_the_range_are_counted(method, kind):
     flow = small_glow(conditional=2)
     model, x, labels = compiled(flow), images(10), np.arange(10) % 2

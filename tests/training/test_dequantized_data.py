@@ -200,6 +200,7 @@ def test_a_saved_model_has_both_flows(tmp_path):
     assert frozen[0].startswith("dequantizer.02.affine_injector")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dequantizer", [pixel_noise([3]), lambda shape: pixel_noise(shape)])
 def test_a_dequantizer_without_a_registered_name_is_not_saved_whole(dequantizer, tmp_path):
     model = pixel_model(dequantizer)

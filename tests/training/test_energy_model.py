@@ -181,6 +181,7 @@ def test_targets_of_another_shape_are_refused(refused, name, bad, words):
         compiled(target=bad).fit(steps_per_epoch=1, batch_size=8, verbose=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize(
     "value, count", [("nan", "NaN for.*3"), ("-inf", "-inf for.*3"), ("inf", "inf for.*3")]

@@ -101,6 +101,7 @@ class Killed(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("callback", ["Backup", "BackupAndRestore"])
 def test_a_killed_training_resumes(tmp_path, callback):
     def train(folder, *others):

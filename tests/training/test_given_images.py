@@ -41,9 +41,8 @@ def test_the_first_batch_standardises_the_conditions():
     np.testing.assert_allclose(np.std(standardised), 1.0, rtol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "batched", [pytest.param(b, marks=[] if b == "tf.data" else pytest.mark.slow) for b in BATCHED]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("batched", BATCHED)
 def test_every_form_of_data_is_taken(batched):
     model, (x, small) = make(), pairs(8)
     arguments, options = BATCHED[batched](x, small, np.ones(8, np.float32))

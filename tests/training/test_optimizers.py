@@ -76,6 +76,7 @@ def test_mixed_bfloat16_networks_have_float32_densities():
     np.testing.assert_allclose(back, x, atol=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run_eagerly", [False, True])
 def test_a_scaled_loss_trains_the_same(run_eagerly):
     scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.01), initial_scale=1024.0)

@@ -279,6 +279,7 @@ def test_arguments_of_a_builder_are_read_back(tmp_path, kind):
         np.testing.assert_array_equal(variable, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("conditional", [None, [2]])
 def test_export_after_fit_needs_no_signature(tmp_path, conditional, dtype):
