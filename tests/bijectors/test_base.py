@@ -5,7 +5,10 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+import tfp_invconv as tic
 from tfp_invconv.bijectors import ParameterBijector
+
+tfb = tfp.bijectors
 
 
 class Table(ParameterBijector):
@@ -79,3 +82,15 @@ def test_properties_of_the_parameters(batch):
             np.testing.assert_array_equal(shape, batch + sizes[name])
     made = tfp.experimental.util.make_trainable(Table, batch_and_event_shape=[*batch, 10, 8, 9])
     assert made.experimental_batch_shape() == batch and len(made.trainable_variables) == 3
+
+
+def test_a_layer_computes_its_hash_once(monkeypatch):
+    """TFP's caches ask for it in every call, and TFP's own asks all inner layers."""
+    asked, original = [], tfb.Bijector.__hash__
+    monkeypatch.setattr(tfb.Bijector, "__hash__", lambda b: asked.append(b) or original(b))
+    layers = [tic.AffineCoupling.trainable([4, 4, 2], width=4)]
+    for channels in (2, 4):
+        layers.append(tic.PartialChannels(layers[-1], channels))
+    for value in (1.0, 2.0):
+        layers[-1].inverse(tf.fill([4, 4, 6], value))
+    assert [sum(b is layer for b in asked) for layer in layers] == [1, 1, 1]

@@ -15,8 +15,16 @@ from tfp_invconv.bijectors import _cache
 is_ref = tensor_util.is_ref
 
 
-class _WithoutCdf:
-    """Mix-in that explains why a distribution of these layers has no cdf."""
+class _LayerMixin:
+    """What all layers share: a hash computed once, and why their distributions have no cdf."""
+
+    _hash = None
+
+    def __hash__(self):
+        # TFP's caches ask for it in every call, and TFP's own walks through all inner layers.
+        if self._hash is None:
+            self._hash = super().__hash__()
+        return self._hash
 
     @classmethod
     def _is_increasing(cls, **_):
@@ -27,7 +35,7 @@ class _WithoutCdf:
         )
 
 
-class ParameterBijector(_WithoutCdf, tfp.bijectors.AutoCompositeTensorBijector):
+class ParameterBijector(_LayerMixin, tfp.bijectors.AutoCompositeTensorBijector):
     """Base class of layers whose parameters are tensors.
 
     A subclass lists its parameters in `SHAPES`. Their values are converted and checked here, and
@@ -97,7 +105,7 @@ class ParameterBijector(_WithoutCdf, tfp.bijectors.AutoCompositeTensorBijector):
         }
 
 
-class ValueAndLogDetBijector(_WithoutCdf, tfp.bijectors.Bijector):
+class ValueAndLogDetBijector(_LayerMixin, tfp.bijectors.Bijector):
     """Base class of layers that compute a value and its log-determinant together.
 
     TFP asks for the two in separate calls with the same tensor, and each would evaluate a
