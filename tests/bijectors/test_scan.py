@@ -2,7 +2,6 @@
 
 import copy
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -224,104 +223,6 @@ def test_steps_are_unrolled_if_few_or_under_xla_on_a_cpu(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("eagerly", [False, True])
-@pytest.mark.parametrize("direction", ["inverse", "forward"])
-def test_dropout_is_that_of_the_unrolled_steps(direction, eagerly):
-    x, histories = noise(8, 4).numpy().astype(np.float32), []
-    for stack in (tic.Scan.from_steps, tfb.Chain):
-        steps = [
-            away_from_initial(
-                tic.AffineCoupling.trainable([4], width=8, dropout=0.5, seed=i), 0.2, i
-            )
-            for i in range(3)
-        ]
-        bijector = stack(steps)
-        flow = tfd.TransformedDistribution(
-            tfd.MultivariateNormalDiag(tf.zeros(4)),
-            bijector if direction == "inverse" else tfb.Invert(bijector),
-        )
-        model = tic.FlowModel(flow)
-        model.compile(keras.optimizers.SGD(0.01), run_eagerly=eagerly)
-        # In each step the masks differ from call to call.
-        fitted = model.fit(x, batch_size=4, epochs=3, shuffle=False, verbose=0)
-        histories.append(fitted.history["loss"])
-        np.testing.assert_array_equal(*(model.predict(x, verbose=0) for _ in range(2)))
-    np.testing.assert_allclose(*histories, rtol=1e-5)
-
-
-@pytest.mark.slow
-def test_an_interrupted_and_resumed_training_equals_an_undisturbed_one(tmp_path):
-    x = np.random.default_rng(0).uniform(0, 256, [32, 4, 4, 1]).astype(np.float32)
-
-    def model():
-        made = tic.FlowModel(
-            tic.glow, event_shape=[4, 4, 1], levels=1, depth=3, width=8, dropout=0.3, seed=0
-        )
-        made.compile(keras.optimizers.Adam(0.01))
-        return made
-
-    def losses(made, epochs):
-        return made.fit(x, batch_size=16, epochs=epochs, shuffle=False, verbose=0).history["loss"]
-
-    undisturbed = losses(model(), 4)
-    first = model()
-    losses(first, 2)
-    first.save(tmp_path / "flow.keras")
-    resumed = keras.saving.load_model(tmp_path / "flow.keras")
-    np.testing.assert_array_equal(losses(resumed, 2), undisturbed[2:])
-
-
-def test_act_norms_are_fitted_one_after_the_other():
-    x = 5.0 + 3.0 * noise(50, *SHAPE)
-    initial = [
-        tfb.Chain(
-            [
-                tic.HouseholderQR1x1.trainable(SHAPE, seed=seed, dtype=tf.float64),
-                tic.ActNorm.trainable(SHAPE, dtype=tf.float64),
-                away_from_initial(
-                    tic.DCTSymmetricConv.trainable(SHAPE, dtype=tf.float64), 0.2, seed
-                ),
-            ]
-        )
-        for seed in range(3)
-    ]
-    scan = tic.Scan.from_steps(initial)
-    base = tfd.Sample(tfd.Normal(tf.zeros([], tf.float64), 1.0), SHAPE)
-    for bijector in (scan, tfb.Chain(initial)):
-        tic.FlowModel(tfd.TransformedDistribution(base, bijector)).initialize(x)
-    for step, expected in zip(scan, initial, strict=True):
-        x = step.bijectors[0].inverse(tf.identity(x))
-        normalised = step.bijectors[1].inverse(tf.identity(x))
-        np.testing.assert_allclose(tf.reduce_mean(normalised, [0, 1, 2]), np.zeros(4), atol=1e-10)
-        np.testing.assert_allclose(step.bijectors[1].shift, expected.bijectors[1].shift)
-        x = step.bijectors[2].inverse(normalised)
-
-
-def test_moving_averages_are_those_of_each_step():
-    def step(seed):
-        network = keras.Sequential(
-            [
-                keras.Input([2]),
-                keras.layers.BatchNormalization(),
-                keras.layers.Dense(4, kernel_initializer=keras.initializers.HeNormal(seed)),
-            ]
-        )
-        return tfb.Chain([tic.AffineCoupling(network, event_ndims=1), tfb.Permute([2, 3, 0, 1])])
-
-    steps = [step(seed) for seed in range(2)]
-    scan = tic.Scan.from_steps(steps)
-    x = tf.cast(1.0 + noise(8, 4), tf.float32)
-    for bijector in (scan, tfb.Chain(steps)):
-        base = tfd.MultivariateNormalDiag(tf.zeros(4))
-        tic.FlowModel(tfd.TransformedDistribution(base, bijector))(x, training=True)
-    (means,) = (v for v in scan.variables if "moving_mean" in v.name)
-    assert np.all(means != 0)
-    for mean, one in zip(means, steps, strict=True):
-        batch_norm = one.bijectors[0].network.layers[0]
-        np.testing.assert_allclose(mean, batch_norm.moving_mean, rtol=1e-6)
-
-
-@pytest.mark.slow
 def test_conditions_reach_the_steps():
     steps = [image_step(seed, condition_shape=[3]) for seed in range(2)]
     scan = tic.Scan.from_steps(steps)
@@ -372,39 +273,6 @@ def test_batches_of_steps_and_unknown_sizes():
     assert tfd.TransformedDistribution(base, scan).batch_shape == [5]
 
 
-def test_frozen_stays_frozen_and_a_stack_is_frozen_by_its_name():
-    def step(seed):
-        network = tic.networks.mlp([2], 4, width=4, seed=seed)
-        network.trainable = False
-        return tfb.Chain(
-            [tfb.Shift(tf.Variable(tf.zeros(4))), tic.AffineCoupling(network, event_ndims=1)]
-        )
-
-    scan = tic.Scan.trainable(step, 2, seed=0)
-    flow = tfd.TransformedDistribution(tfd.MultivariateNormalDiag(tf.Variable(tf.ones(4))), scan)
-    model = tic.FlowModel(flow)
-    assert [v.name for v in model.trainable_variables][0] == "scan.00.shift.Variable"
-    assert len(model.trainable_variables) == 2
-    assert len(model.non_trainable_variables) == 6
-    for variable in model.flow_variables:
-        variable.trainable &= not variable.name.startswith("scan.")
-    model.compile(keras.optimizers.SGD(0.1))
-    before = [v.numpy() for v in scan.variables]
-    model.fit(noise(8, 4).numpy().astype(np.float32), verbose=0)
-    assert len(model.trainable_variables) == 1
-    for variable, value in zip(scan.variables, before, strict=True):
-        np.testing.assert_array_equal(variable, value)
-
-
-def test_a_summary_has_one_row_for_the_steps(capsys):
-    model = tic.FlowModel(tic.glow, event_shape=[4, 4, 1], levels=1, depth=5, width=4)
-    model.summary()
-    lines = capsys.readouterr().out.splitlines()
-    assert sum(line.startswith("02.steps x 5 ") for line in lines) == 1
-    assert sum("act_norm" in line for line in lines) == 1
-    assert any(line.split() == ["shift", "(5,", "4)"] for line in lines)
-
-
 def test_a_copy_has_the_variables_and_a_deep_copy_its_own():
     scan, x = tic.Scan.from_steps([image_step(seed) for seed in range(2)]), noise(2, *SHAPE)
     same, own = scan.copy(remat=True), copy.deepcopy(scan)
@@ -415,82 +283,6 @@ def test_a_copy_has_the_variables_and_a_deep_copy_its_own():
         variable.assign_add(tf.ones_like(variable))
     np.testing.assert_array_equal(scan.inverse(tf.identity(x)), expected)
     assert np.all(own.inverse(tf.identity(x)) != expected)
-
-
-def test_what_steps_share_stays_shared():
-    def step(seed):
-        shift = tf.Variable([0.1 * (seed % 7), 1.0])
-        return tfb.Chain([tfb.Shift(shift), tfb.Scale(2.0), tfb.Invert(tfb.Shift(shift))])
-
-    scan = tic.Scan.trainable(step, 3, seed=0)
-    assert [variable.shape for variable in scan.variables] == [[3, 2]]
-
-
-def affine(**options):
-    return tic.AffineCoupling.trainable([4], width=4, seed=0, **options)
-
-
-def network(activation):
-    layers = [keras.Input([2]), keras.layers.Dense(4, activation)]
-    return tic.AffineCoupling(keras.Sequential(layers), event_ndims=1)
-
-
-def with_a_variable():
-    scale = tf.Variable(1.0)
-    return tic.ChannelCoupling([lambda x: scale * x], tfb.Shift, event_ndims=1)
-
-
-def deferred(transform_fn):
-    return tfb.Shift(tfp.util.DeferredTensor(tf.Variable([1.0]), transform_fn))
-
-
-def with_default(factor):
-    def shift(h, *, factor=factor):
-        return tfb.Shift(h * factor)
-
-    return tic.ChannelCoupling([tic.networks.mlp([2], 2, width=4)], shift, event_ndims=1)
-
-
-def shifted(factor, other=False):
-    shift = (lambda h: tfb.Shift(h + factor)) if other else (lambda h: tfb.Shift(h * factor))
-    return tic.ChannelCoupling([tic.networks.mlp([2], 2, width=4)], shift, event_ndims=1)
-
-
-@pytest.mark.parametrize(
-    "steps, words",
-    [
-        ([shifted(2.0), shifted(3.0)], "channel_coupling.bijector_fn: steps must be alike"),
-        ([shifted(2.0), shifted(2.0, True)], "channel_coupling.bijector_fn: steps must be alike"),
-        ([with_default(2.0), with_default(3.0)], "channel_coupling.bijector_fn: steps must be"),
-        ([deferred(tf.exp), deferred(tf.square)], "shift.shift.transform_fn: steps must be alike"),
-        ([], "scan: needs at least one step"),
-        ([tfb.Scale(2.0), tfb.Shift(2.0)], "scan: steps must be alike .* Scale and Shift"),
-        ([affine(), affine(log_scale_bound=2.0)], r"affine_coupling.log_scale_bound: .* got 1.0"),
-        ([network("relu"), network("tanh")], "network's layers: steps must be alike"),
-        (
-            [tfb.Shift(tf.Variable([1.0])), tfb.Shift(tf.Variable([1.0, 2.0]))],
-            r"scan.shift.shift: variables .* float32.* \(1,\) .* \(2,\)",
-        ),
-        (
-            [tfb.Chain([tfb.Scale(2.0)]), tfb.Chain([tfb.Scale(2.0)] * 2)],
-            "unequal lengths",
-        ),
-        ([with_a_variable()] * 2, r"networks\[0\]: variables in functions can't be stacked"),
-    ],
-)
-def test_what_can_not_be_stacked_says_where(steps, words):
-    with pytest.raises(ValueError, match=words):
-        tic.Scan.from_steps(steps)
-
-
-def test_a_stack_is_aggregated_as_its_variables():
-    mean = tf.VariableAggregation.MEAN
-    steps = [tfb.Shift(tf.Variable([i], aggregation=mean)) for i in (1.0, 2.0)]
-    assert [v.aggregation for v in tic.Scan.from_steps(steps).variables] == [mean]
-
-
-def test_functions_of_equal_code_and_values_are_alike():
-    assert len(tic.Scan.from_steps([shifted(2.0), shifted(2.0)]).variables) == 6
 
 
 def test_bad_arguments():
@@ -504,21 +296,3 @@ def test_bad_arguments():
         squeezes.inverse(tf.ones([4, 4, 1]))
     with pytest.raises(ValueError, match=r"scan: needs an input of shape \[..., H, W, C\]"):
         tic.Scan.from_steps([tic.CInC3x3.trainable([2, 2, 1])]).inverse(tf.ones([2, 1]))
-
-
-def test_a_state_that_changes_outside_of_training_is_refused():
-    class Counts(keras.layers.Layer):
-        def build(self, shape):
-            self.count = self.add_weight(shape=(), initializer="zeros", trainable=False)
-
-        def call(self, x):
-            self.count.assign_add(1.0)
-            return tf.concat([x, x], -1)
-
-    def step(seed):
-        network = keras.Sequential([keras.Input([2]), Counts()])
-        return tic.AffineCoupling(network, event_ndims=1)
-
-    scan = tic.Scan.trainable(step, 2)
-    with pytest.raises(ValueError, match="scan: network .* changes its variable .* outside"):
-        scan.inverse(tf.ones([3, 4]))

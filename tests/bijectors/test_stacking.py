@@ -1,5 +1,6 @@
 """What steps must have in common to be stacked, and what of it a stack keeps."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -21,15 +22,49 @@ def with_default(factor):
     return tic.ChannelCoupling([tic.networks.mlp([2], 2, width=4)], shift, event_ndims=1)
 
 
+def affine(**options):
+    return tic.AffineCoupling.trainable([4], width=4, seed=0, **options)
+
+
+def network(activation):
+    layers = [keras.Input([2]), keras.layers.Dense(4, activation)]
+    return tic.AffineCoupling(keras.Sequential(layers), event_ndims=1)
+
+
+def with_a_variable():
+    scale = tf.Variable(1.0)
+    return tic.ChannelCoupling([lambda x: scale * x], tfb.Shift, event_ndims=1)
+
+
+def shifted(factor, other=False):
+    shift = (lambda h: tfb.Shift(h + factor)) if other else (lambda h: tfb.Shift(h * factor))
+    return tic.ChannelCoupling([tic.networks.mlp([2], 2, width=4)], shift, event_ndims=1)
+
+
 @pytest.mark.parametrize(
     "steps, words",
     [
         ([deferred(tf.exp), deferred(tf.nn.softplus)], "scale.scale.transform_fn: steps must be"),
         ([with_default(2.0), with_default(3.0)], "channel_coupling.bijector_fn: steps must be"),
         ([deferred(tf.exp)] * 2 + [deferred(tf.nn.softplus)], "transform_fn: steps must be alike"),
+        ([shifted(2.0), shifted(3.0)], "channel_coupling.bijector_fn: steps must be alike"),
+        ([shifted(2.0), shifted(2.0, True)], "channel_coupling.bijector_fn: steps must be alike"),
+        ([], "scan: needs at least one step"),
+        ([tfb.Scale(2.0), tfb.Shift(2.0)], "scan: steps must be alike .* Scale and Shift"),
+        ([affine(), affine(log_scale_bound=2.0)], r"affine_coupling.log_scale_bound: .* got 1.0"),
+        ([network("relu"), network("tanh")], "network's layers: steps must be alike"),
+        (
+            [tfb.Shift(tf.Variable([1.0])), tfb.Shift(tf.Variable([1.0, 2.0]))],
+            r"scan.shift.shift: variables .* float32.* \(1,\) .* \(2,\)",
+        ),
+        (
+            [tfb.Chain([tfb.Scale(2.0)]), tfb.Chain([tfb.Scale(2.0)] * 2)],
+            "unequal lengths",
+        ),
+        ([with_a_variable()] * 2, r"networks\[0\]: variables in functions can't be stacked"),
     ],
 )
-def test_unlike_settings_say_where(steps, words):
+def test_what_can_not_be_stacked_says_where(steps, words):
     with pytest.raises(ValueError, match=words):
         tic.Scan.from_steps(steps)
 
@@ -50,3 +85,16 @@ def test_like_settings_and_the_aggregation_of_variables_are_kept():
             expected = getattr(tfb.Chain(steps), method)(tf.identity(x))
             found = getattr(scan, method)(tf.identity(x))
             np.testing.assert_allclose(found, tf.broadcast_to(expected, x.shape), rtol=1e-6)
+
+
+def test_functions_of_equal_code_and_values_are_alike():
+    assert len(tic.Scan.from_steps([shifted(2.0), shifted(2.0)]).variables) == 6
+
+
+def test_what_steps_share_stays_shared():
+    def step(seed):
+        shift = tf.Variable([0.1 * (seed % 7), 1.0])
+        return tfb.Chain([tfb.Shift(shift), tfb.Scale(2.0), tfb.Invert(tfb.Shift(shift))])
+
+    scan = tic.Scan.trainable(step, 3, seed=0)
+    assert [variable.shape for variable in scan.variables] == [[3, 2]]
