@@ -35,6 +35,14 @@ def test_the_bijector_sees_the_features_of_the_scaled_condition(coupling, scaled
         np.testing.assert_allclose(value, expected, rtol=1e-10)
 
 
+def test_features_have_the_precision_of_events_and_those_the_batch_of_conditions(coupling):
+    network = tic.networks.condition_net([8, 6, 2], strides=2, width=3, seed=0)
+    encoder = tic.ConditionEncoder(coupling, network)
+    x, features = encoder.encode(noise(4, 3, 2), noise(5, 8, 6, 2, dtype=tf.float32))
+    assert x.shape == [5, 4, 3, 2] and features.shape == [5, 4, 3, 3]
+    assert features.dtype == encoder.dtype == tf.float64
+
+
 def test_variables_are_those_of_all_three(coupling):
     scaling = tic.ActNorm.trainable([8, 6, 2], dtype="float64")
     encoder = encoder_of(coupling, scaling)

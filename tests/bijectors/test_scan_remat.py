@@ -139,6 +139,13 @@ def test_gradients_of_steps_that_lose_digits_are_refused(compiled):
             gradient(x)
 
 
+def test_large_numbers_have_gradients_in_spite_of_their_rounding():
+    scan = tic.Scan.from_steps([tfb.Scale(tf.Variable(1.1))] * 3, remat="reconstruct")
+    x = 1e6 * noise(20, dtype=tf.float32)
+    gradient = tfp.math.value_and_gradient(scan.inverse, x)[1]
+    np.testing.assert_allclose(gradient, np.full(20, 1.1**-3), rtol=1e-5)
+
+
 def test_inputs_that_are_not_finite_have_gradients_that_are_not():
     scan = tic.Scan.from_steps([vector_step(seed) for seed in range(2)], remat="reconstruct")
     for bad in (np.nan, np.inf):

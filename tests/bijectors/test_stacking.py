@@ -15,10 +15,14 @@ def deferred(function):
     return tfb.Scale(tfp.util.DeferredTensor(tf.Variable(1.0), function))
 
 
-def with_default(factor):
-    def shift(h, *, by=factor):
+def with_default(factor, by_keyword=True):
+    def shift(h, by=factor):
         return tfb.Shift(by * h)
 
+    def shift_by_keyword(h, *, by=factor):
+        return tfb.Shift(by * h)
+
+    shift = shift_by_keyword if by_keyword else shift
     return tic.ChannelCoupling([tic.networks.mlp([2], 2, width=4)], shift, event_ndims=1)
 
 
@@ -46,6 +50,7 @@ def shifted(factor, other=False):
     [
         ([deferred(tf.exp), deferred(tf.nn.softplus)], "scale.scale.transform_fn: steps must be"),
         ([with_default(2.0), with_default(3.0)], "channel_coupling.bijector_fn: steps must be"),
+        ([with_default(2.0, False), with_default(3.0, False)], "bijector_fn: steps must be alike"),
         ([deferred(tf.exp)] * 2 + [deferred(tf.nn.softplus)], "transform_fn: steps must be alike"),
         ([shifted(2.0), shifted(3.0)], "channel_coupling.bijector_fn: steps must be alike"),
         ([shifted(2.0), shifted(2.0, True)], "channel_coupling.bijector_fn: steps must be alike"),

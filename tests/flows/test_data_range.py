@@ -6,6 +6,7 @@ import tensorflow as tf
 from helpers import away_from_initial, compiled
 
 import tfp_invconv as tic
+from tfp_invconv.training.data_range import RangeCounter, WholeNumbers
 
 SMALL = dict(depth=1, width=4, seed=0)
 BUILDERS = {
@@ -86,6 +87,19 @@ def test_log_det_and_round_trip(build, kind):
     expected = np.linalg.slogdet(tape.batch_jacobian(latent, flat))[1]
     ildj = flow.bijector.inverse_log_det_jacobian(tf.identity(x), len(shape))
     np.testing.assert_allclose(ildj, expected, rtol=1e-9)
+
+
+def test_whole_numbers_and_ends_of_a_range():
+    flow = tic.conf([2], data_range=(0.0, 4.0), **SMALL)
+    found = WholeNumbers(flow).contain(np.array([-1.0, 0.0, 1.5, 3.0, 4.0]))
+    np.testing.assert_array_equal(found, [False, True, False, True, False])
+    counter = RangeCounter(flow)
+    # One value outside is enough; both ends are inside; conditions do not count.
+    pairs = tf.constant([[0.0, 4.0], [-1.0, 2.0]]), tf.constant([[9.0], [9.0]])
+    for _ in range(2):
+        warns = pytest.warns(UserWarning, match="1 of 2 events have values outside")
+        with warns, counter.warn("model"):
+            counter.update(pairs)
 
 
 @pytest.mark.slow

@@ -123,6 +123,21 @@ def test_resize_averages_what_a_pixel_covers(old, new):
     np.testing.assert_array_equal(copy(x), y)
 
 
+def test_the_encoder_has_a_seed_and_inputs_of_the_precision_of_its_variables():
+    def encoder(seed):
+        options = dict(conditional=[4, 4, 1], dtype="mixed_bfloat16", seed=seed)
+        flow = tic.conf([4, 4, 1], depth=1, width=4, **options)
+        return next(b.network for b in flow.submodules if b.name == "condition_encoder")
+
+    first, again, other = (encoder(seed) for seed in (3, 3, 4))
+    kernels = [
+        next(v for v in net.variables if "kernel" in v.path) for net in (first, again, other)
+    ]
+    np.testing.assert_array_equal(kernels[0], kernels[1])
+    assert np.all(kernels[0] != kernels[2].numpy())
+    assert first.inputs[0].dtype == "float32"
+
+
 @pytest.mark.slow
 def test_features_of_any_size_are_resized_to_each_level():
     def encoder(condition_shape, *, seed, dtype):

@@ -64,11 +64,13 @@ def test_what_a_function_is_called_with(coupling, condition_shape):
 def test_an_option_that_is_not_given_has_the_default_of_the_function():
     own = Recorder()
     tic.AffineCoupling.trainable([4, 4, 2], network=own)
-    tic.AffineCoupling.trainable([4, 4, 2], network=own, dropout=0.5)
+    # Zero is an option that is given: the default of the function may be another one.
+    for dropout in (0.5, 0.0):
+        tic.AffineCoupling.trainable([4, 4, 2], network=own, dropout=dropout)
     tic.glow([4, 4, 1], 1, 1, network=own)
     tic.conf([4, 4, 1], 1, network=own)
     given = [sorted({"width", "dropout"} & {*options}) for *_, options in own.calls]
-    assert given == [[], ["dropout"], [], []]
+    assert given == [[], ["dropout"], ["dropout"], [], []]
     assert {network.get_layer("hidden_1").filters for network in own.made} == {64}
 
 

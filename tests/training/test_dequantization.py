@@ -207,6 +207,14 @@ def test_labels_and_weights_stay_with_their_events():
     assert np.all(model.sample(5, condition=1) % 1 == 0)
 
 
+def test_a_dequantizer_has_the_steps_that_it_is_asked_for():
+    flow = tic.dequantizer([4, 4, 1], depth=3, conv="emerging", width=5, seed=0)
+    (scan,) = (m for m in flow.submodules if isinstance(m, tic.Scan))
+    assert len(scan) == 3 and any(isinstance(b, tic.EmergingConv) for b in scan[0].bijectors)
+    (network,) = scan.bijector.bijectors[-1].networks
+    assert network.network.get_layer("hidden_1").filters == 5
+
+
 @pytest.mark.slow
 def test_both_flows_are_fitted_to_the_first_batch():
     model = two_pixels()
