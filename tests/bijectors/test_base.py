@@ -1,5 +1,7 @@
 """What the base class makes of a table of parameters."""
 
+import copy
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -94,3 +96,19 @@ def test_a_layer_computes_its_hash_once(monkeypatch):
     for value in (1.0, 2.0):
         layers[-1].inverse(tf.fill([4, 4, 6], value))
     assert [sum(b is layer for b in asked) for layer in layers] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("in_graph", [False, True])
+def test_a_deep_copy_has_values_of_its_own_beside_its_original(in_graph):
+    log_scale = tfp.util.TransformedVariable([1.0, 2.0], tfb.Exp())
+    layer = tic.ActNorm(tf.Variable([3.0, 4.0]), log_scale)
+    hash(layer)  # The copy takes it along.
+    own = copy.deepcopy(layer)
+    own.shift.assign([5.0, 6.0])
+
+    def both(x):
+        return layer.inverse(x), own.inverse(x)
+
+    x = tf.zeros([2, 2, 2])
+    found = (tf.function(both) if in_graph else both)(x)
+    np.testing.assert_allclose(found[1] - found[0], 2.0 * np.exp([1.0, 2.0]) + 0.0 * x, rtol=1e-6)
