@@ -1,4 +1,4 @@
-"""What the base class makes of a table of parameters."""
+"""The base classes: a table of parameters, hashes, why there is no cdf."""
 
 import copy
 
@@ -11,6 +11,7 @@ import tfp_invconv as tic
 from tfp_invconv.bijectors import ParameterBijector
 
 tfb = tfp.bijectors
+tfd = tfp.distributions
 
 
 class Table(ParameterBijector):
@@ -112,3 +113,24 @@ def test_a_deep_copy_has_values_of_its_own_beside_its_original(in_graph):
     x = tf.zeros([2, 2, 2])
     found = (tf.function(both) if in_graph else both)(x)
     np.testing.assert_allclose(found[1] - found[0], 2.0 * np.exp([1.0, 2.0]) + 0.0 * x, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "build", [lambda: tic.glow([4, 4, 1], 1, 1, width=4), lambda: tic.conf([2], 1, width=4)]
+)
+def test_a_cdf_says_what_it_would_need(build):
+    flow = build()
+    x = tf.ones(flow.event_shape)
+    for method in (flow.cdf, flow.log_survival_function, flow.quantile):
+        with pytest.raises(
+            NotImplementedError, match="need a bijector that maps each number by its"
+        ):
+            method(x)
+
+
+def test_a_gate_has_a_cdf():
+    gate = tic.SLogGate(log_alpha=0.5)
+    flow = tfd.TransformedDistribution(tfd.Normal(0.0, 1.0), gate)
+    x = tf.constant([-3.0, 0.0, 0.2, 5.0])
+    np.testing.assert_allclose(flow.cdf(x), tfd.Normal(0.0, 1.0).cdf(gate.inverse(x)), rtol=1e-6)
+    np.testing.assert_allclose(flow.quantile(flow.cdf(x)), x, rtol=1e-3, atol=1e-6)

@@ -288,24 +288,3 @@ def test_a_graph_of_tensorflow_1(name):
         tf.compat.v1.enable_tensor_equality()
     for found, expected in zip(results, (x, y, ildj), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-11)
-
-
-@pytest.mark.parametrize(
-    "build", [lambda: tic.glow([4, 4, 1], 1, 1, width=4), lambda: tic.conf([2], 1, width=4)]
-)
-def test_a_cdf_says_what_it_would_need(build):
-    flow = build()
-    x = tf.ones(flow.event_shape)
-    for method in (flow.cdf, flow.log_survival_function, flow.quantile):
-        with pytest.raises(
-            NotImplementedError, match="need a bijector that maps each number by its"
-        ):
-            method(x)
-
-
-def test_a_gate_has_a_cdf():
-    gate = tic.SLogGate(log_alpha=0.5)
-    flow = tfd.TransformedDistribution(tfd.Normal(0.0, 1.0), gate)
-    x = tf.constant([-3.0, 0.0, 0.2, 5.0])
-    np.testing.assert_allclose(flow.cdf(x), tfd.Normal(0.0, 1.0).cdf(gate.inverse(x)), rtol=1e-6)
-    np.testing.assert_allclose(flow.quantile(flow.cdf(x)), x, rtol=1e-3, atol=1e-6)
