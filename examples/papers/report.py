@@ -448,9 +448,14 @@ PAGES = {
         "noise": functools.partial(compared, experiments=["noise"]),
         "couplings": functools.partial(compared, experiments=["couplings", "peers"]),
         "peers_50": functools.partial(compared, experiments=["peers_50"]),
-        "couplings_cifar10_jpeg": functools.partial(
-            compared, experiments=["couplings_cifar10_jpeg"]
-        ),
+        **{
+            name: functools.partial(compared, experiments=[name])
+            for name in (
+                "couplings_cifar10_jpeg",
+                "couplings_mnist_t10k",
+                "couplings_mnist_t10k_long",
+            )
+        },
         "sampling": sampling,
         "claims": claims,
     },
