@@ -41,6 +41,21 @@ def test_features_have_the_precision_of_events_and_those_the_batch_of_conditions
     x, features = encoder.encode(noise(4, 3, 2), noise(5, 8, 6, 2, dtype=tf.float32))
     assert x.shape == [5, 4, 3, 2] and features.shape == [5, 4, 3, 3]
     assert features.dtype == encoder.dtype == tf.float64
+    # Conditions are cast before the network: its outputs are not rounded to their precision.
+    condition, encoder = noise(8, 6, 2, dtype=tf.float32), encoder_of(coupling)
+    expected = encoder.network(tf.cast(condition, tf.float64)[tf.newaxis])[0]
+    np.testing.assert_allclose(encoder.encode(x, condition)[1], expected, rtol=1e-12)
+
+
+def test_sizes_of_a_condition_that_are_not_known_are_checked_in_the_graph(coupling):
+    encoder = encoder_of(coupling)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, 2], tf.float64)])
+    def inverse(condition):
+        return encoder.inverse(noise(4, 3, 2), condition=condition)
+
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"needs a condition of shape \[8, 6"):
+        inverse(noise(8, 5, 2))
 
 
 def test_variables_are_those_of_all_three(coupling):
