@@ -100,6 +100,15 @@ def test_interpolation_between_equal_events(flow):
     np.testing.assert_allclose(tic.interpolate(flow, x, x, count=3), [x] * 3, atol=1e-4)
 
 
+def test_interpolation_between_opposite_latents_is_straight(flow):
+    z = noise(4, dtype=flow.dtype)
+    start, end = (tf.identity(flow.bijector.forward(sign * z)) for sign in (1.0, -1.0))
+    between = tic.interpolate(flow, start, end, count=5)
+    latents = flow.bijector.inverse(tf.identity(between))
+    expected = [share * z for share in (1.0, 0.5, 0.0, -0.5, -1.0)]
+    np.testing.assert_allclose(latents, expected, atol=1e-3)
+
+
 @pytest.mark.slow
 def test_interpolation_takes_a_condition():
     flow = away_from_initial(tic.conf([4], depth=1, width=4, conditional=2, seed=0))

@@ -113,6 +113,8 @@ def interpolate(
     z(t) = (sin((1 - t) w) z_0 + sin(t w) z_1) / sin(w),    cos(w) = z_0 z_1 / (|z_0| |z_1|)
     ```
 
+    Where they have equal or opposite directions, they follow the straight line.
+
     Args:
       distribution: a `tfd.TransformedDistribution`, such as `glow` returns.
       start: events, with any batch dimensions.
@@ -157,9 +159,10 @@ def interpolate(
     t = tf.reshape(
         tf.cast(tf.range(count), angle.dtype) / (count - 1), [-1] + [1] * angle.shape.rank
     )
-    # Latents in the same direction: interpolate linearly.
-    safe = tf.where(angle > 1e-3, angle, 1.0)
+    # Latents in equal or opposite directions have no great circle of their own.
+    has_circle = tf.sin(angle) > 1e-3
+    safe = tf.where(has_circle, angle, 1.0)
     weights = [
-        tf.where(angle > 1e-3, tf.sin(share * safe) / tf.sin(safe), share) for share in (1 - t, t)
+        tf.where(has_circle, tf.sin(share * safe) / tf.sin(safe), share) for share in (1 - t, t)
     ]
     return bijector.forward(weights[0] * first + weights[1] * last, **bijector_kwargs)
