@@ -115,7 +115,7 @@ class ConditionEncoder(NetworkLayer):
         condition = tf.cast(condition, x.dtype)
         if self.scaling is not None:
             condition = self.scaling.inverse(condition)
-        return x, tf.cast(self._call(self.network, condition, len(shape)), x.dtype)
+        return x, self._call(self.network, condition, len(shape))
 
     def _run(self, direction, x, condition):
         x, features = self.encode(x, condition)
