@@ -150,7 +150,15 @@ def test_a_network_with_too_few_outputs():
         coupling.inverse(tf.zeros([2, 4]))
 
 
-@pytest.mark.parametrize("event_shape", [(8, 8, 1), (4, 6, 3), (5,), (2,)])
+@pytest.mark.parametrize(
+    "event_shape",
+    [
+        pytest.param((8, 8, 1), marks=pytest.mark.slow),
+        pytest.param((4, 6, 3), marks=pytest.mark.slow),
+        (5,),
+        (2,),
+    ],
+)
 def test_conf_has_a_density_and_samples(event_shape):
     flow = conf(event_shape, depth=2, width=8, seed=0)
     assert flow.event_shape == event_shape

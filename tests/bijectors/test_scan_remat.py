@@ -61,7 +61,7 @@ def gradients(steps, direction, x, condition, decorate=tf.function, **loop):
     "mode, unroll",
     [
         ("eager", True),
-        ("function", False),
+        pytest.param("function", False, marks=pytest.mark.slow),
         pytest.param("function", True, marks=pytest.mark.slow),
         pytest.param("xla", False, marks=pytest.mark.slow),
         pytest.param("xla", True, marks=pytest.mark.slow),
@@ -156,7 +156,7 @@ def test_inputs_that_are_not_finite_have_gradients_that_are_not():
             assert np.all(np.isnan(found))
 
 
-@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize("graph", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["forward mode", "second order", "for a parameter"])
 def test_other_derivatives_of_reconstructed_steps_are_refused(kind, graph):
     scan = tic.Scan.from_steps([vector_step(seed) for seed in range(3)], remat="reconstruct")

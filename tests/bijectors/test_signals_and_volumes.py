@@ -84,6 +84,7 @@ def test_a_wave_over_blocks_inverts_the_convolution(shape, batch, size):
         np.testing.assert_allclose(causal_solve(z, kernel, corner), x, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(300, 2), (2, 3, 200, 2)])
 def test_a_wave_over_blocks_of_unknown_sizes(shape):
     layer = away_from_initial(tic.EmergingConv.trainable(shape, seed=0, dtype=tf.float64), 0.05)

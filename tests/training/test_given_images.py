@@ -55,6 +55,7 @@ def test_every_form_of_data_is_taken(batched):
     np.testing.assert_allclose(log_prob, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_samples_of_one_condition_and_of_many(model):
     x, small = pairs()
     one = model.sample(3, condition=small[1], seed=0)
