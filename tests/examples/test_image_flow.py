@@ -63,10 +63,10 @@ def test_train_image_flow_writes_what_it_prints(start, tmp_path):
 @pytest.mark.slow
 def test_ctrl_c_leaves_weights_and_pictures(start, tmp_path):
     quick = [*SMALL, "--conv", "1x1", "--coupling", "affine", "--noise", "variational"]
-    quick += ["--epochs", 1000, "--learning-rate", 1e-2]
+    quick += ["--epochs", 100, "--learning-rate", 1e-2]  # weights are averaged over a tenth
     process = start("train_image_flow.py", *quick, "--out", tmp_path)
     for line in process.stdout:
-        if "Epoch 10/" in line:
+        if "Epoch 15/" in line:
             process.send_signal(signal.SIGINT)
             break
     process.communicate(timeout=300)
@@ -74,7 +74,7 @@ def test_ctrl_c_leaves_weights_and_pictures(start, tmp_path):
     results = json.loads((tmp_path / "results.json").read_text())
     assert not results["finished"]
     lines = (tmp_path / "history.csv").read_text().splitlines()
-    assert results["epochs_done"] == len(lines) - 1 < 1000
+    assert results["epochs_done"] == len(lines) - 1 < 100
     row = dict(zip(*(line.split(",") for line in lines[:2]), strict=True))
     assert results["test_bits_per_dim"] < float(row["bits_per_dim"]) - 0.1, row
     for name in ("model.weights.h5", "samples.png", "history.csv"):
