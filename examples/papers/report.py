@@ -445,12 +445,12 @@ PAGES = {
         "bounds": bounds,
         "kinds": kinds,
         "compared": compared,
-        "noise": functools.partial(compared, experiments=["noise"]),
         "couplings": functools.partial(compared, experiments=["couplings", "peers"]),
-        "peers_50": functools.partial(compared, experiments=["peers_50"]),
         **{
             name: functools.partial(compared, experiments=[name])
             for name in (
+                "noise",
+                "peers_50",
                 "couplings_cifar10_jpeg",
                 "couplings_mnist_t10k",
                 "couplings_mnist_t10k_long",
