@@ -159,6 +159,25 @@ def test_a_conditional_network_of_another_precision():
     np.testing.assert_array_equal(z, np.ones([3, 4], np.float32))
 
 
+ON_VECTORS = {
+    "affine injector": lambda **options: tic.AffineInjector.trainable([4], **options),
+    "parameter injector": lambda **options: tic.ParameterInjector.trainable(
+        tic.ActNorm.trainable([4], dtype=tf.float64), event_ndims=1, **options
+    ),
+    "coupling": lambda **options: tic.AffineCoupling.trainable([4], **options),
+}
+
+
+@pytest.mark.parametrize("kind", ON_VECTORS)
+def test_conditions_of_lower_precision_round_nothing_else(kind):
+    options = dict(condition_shape=[2], width=4, seed=0, dtype="float64")
+    layer = away_from_initial(ON_VECTORS[kind](**options), 0.3)
+    x, condition = noise(3, 4), noise(3, 2, seed=1, dtype=tf.float32)
+    expected = layer.inverse(tf.identity(x), condition=tf.cast(condition, tf.float64))
+    z = layer.inverse(x, condition=condition)
+    np.testing.assert_allclose(z, expected, rtol=1e-13)
+
+
 @pytest.mark.parametrize("label", [-1, 3])
 def test_a_label_of_no_class_is_an_error(coupling, label):
     x, labels = tf.ones([3, 4]), tf.constant([0, label, 1])

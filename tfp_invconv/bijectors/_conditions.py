@@ -116,6 +116,8 @@ def _of_shape(condition, shape, caller):
 def broadcast(x, condition, event_ndims, shape, caller):
     """Returns events and their condition as numbers, the events with the batch dimensions of both.
 
+    Numbers are in the dtype of x, where a layer says the shape of a condition.
+
     Args:
       x: `[B..., event]`.
       condition: see `as_numbers`; or None, which stays None.
@@ -131,6 +133,7 @@ def broadcast(x, condition, event_ndims, shape, caller):
         return x, None
     batch_rank = x.shape.rank - event_ndims
     condition = as_numbers(condition, batch_rank, shape, caller)
+    condition = condition if shape is None else tf.cast(condition, x.dtype)
     ndims = event_rank(condition, shape)
     batch, conditions = x.shape[:batch_rank], condition.shape[: condition.shape.rank - ndims]
     try:

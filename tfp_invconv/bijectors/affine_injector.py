@@ -139,7 +139,7 @@ class AffineInjector(NetworkLayer):
         checks.check_event(x, self.name, checks.EVENTS[ndims])
         _calling.check_given(condition, shape, self.name)
         x, condition = _conditions.broadcast(x, condition, ndims, shape, self.name)
-        outputs = tf.cast(self._call(self.network, condition, len(shape)), x.dtype)
+        outputs = self._call(self.network, condition, len(shape))
         if outputs.shape[-1] != 2 * x.shape[-1]:
             raise ValueError(
                 f"{self.name}: the network must return 2 C = {2 * x.shape[-1]} numbers for an "

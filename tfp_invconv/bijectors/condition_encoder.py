@@ -112,7 +112,6 @@ class ConditionEncoder(NetworkLayer):
         checks.check_event(x, self.name, checks.EVENTS[ndims])
         _calling.check_given(condition, shape, self.name)
         x, condition = _conditions.broadcast(x, condition, ndims, shape, self.name)
-        condition = tf.cast(condition, x.dtype)
         if self.scaling is not None:
             condition = self.scaling.inverse(condition)
         return x, self._call(self.network, condition, len(shape))

@@ -130,7 +130,7 @@ class ParameterInjector(NetworkLayer):
         checks.check_event(x, self.name, checks.EVENTS[ndims])
         _calling.check_given(condition, shape, self.name)
         x, condition = _conditions.broadcast(x, condition, ndims, shape, self.name)
-        outputs = tf.cast(self._call(self.network, condition, 1), self.dtype)
+        outputs = self._call(self.network, condition, 1)
         if self.layer.experimental_batch_shape().rank:
             raise ValueError(
                 f"{self.name}: needs a layer whose parameters have no batch dimensions; got "
