@@ -152,6 +152,15 @@ def test_a_new_coupling_is_nearly_the_identity():
     assert np.max(np.abs(layer.inverse(x) - x)) < 0.5 and np.max(np.abs(log_det)) < 0.2
 
 
+@pytest.mark.parametrize("num_components", [1, 2, 3])
+def test_a_new_coupling_moves_no_zero(num_components):
+    layer = tic.MixtureCoupling.trainable([4], num_components=num_components, width=4, seed=0)
+    x = tf.constant([[0.0] * 4, [1.0, -2.0, 0.5, 3.0]])
+    zero, some = layer.inverse(x)
+    np.testing.assert_allclose(zero, tf.zeros([4]), atol=1e-6)
+    np.testing.assert_allclose(layer.inverse(-x)[1], -some, atol=1e-6)
+
+
 @pytest.mark.parametrize("value", [0, -1, 2.5, True, "4"])
 def test_a_wrong_number_of_components(value):
     words = "mixture_coupling: `num_components` must be a positive int"

@@ -174,6 +174,16 @@ def test_gradients_of_the_tangent(direction):
     np.testing.assert_allclose(slopes, np.stack(exact) / (2 * h), rtol=1e-6)
 
 
+def test_a_list_of_tensors_in_a_function():
+    @tf.function
+    def forward(first, second):
+        return SLogGate([first, second]).forward(tf.ones([3, 2]))
+
+    log_alpha = (tf.constant(0.3), tf.constant(-0.2))
+    expected = SLogGate([0.3, -0.2]).forward(tf.ones([3, 2]))
+    np.testing.assert_allclose(forward(*log_alpha), expected, rtol=1e-6)
+
+
 def test_bad_input():
     for wrong in (0.0, -1.0, np.inf, "far"):
         message = "s_log_gate: `linear_beyond` must be a positive number or None"

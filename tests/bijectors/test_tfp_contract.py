@@ -120,6 +120,23 @@ def test_a_batch_of_parameters_has_a_batch_shape(plain_case):
     assert batched.experimental_batch_shape(x_event_ndims=plain_case.event_ndims) == [2]
 
 
+@of_cases(lambda case: case.batched)
+def test_one_parameter_alone_has_a_batch(plain_case):
+    batched, single = batch_of_two(plain_case)
+    names = [n for n in single.parameter_properties() if getattr(single, n) is not None]
+    y = plain_case.input([3, 2])
+    for name in names if len(names) > 1 else []:
+        layer = single.copy(**{name: getattr(batched, name)})
+        x = layer.inverse(y)
+        ones = (0,) * (plain_case.event_ndims - single.forward_min_event_ndims)
+        for i in range(2):
+            alone = single.copy(**{name: getattr(batched, name)[(i, *ones)]})
+            np.testing.assert_allclose(x[:, i], alone.inverse(tf.identity(y[:, i])), atol=1e-11)
+        under_both = layer.inverse(tf.identity(y[0, 0]))
+        np.testing.assert_allclose(under_both[0], x[0, 0], atol=1e-11)
+        np.testing.assert_allclose(layer.forward(tf.identity(x)), y, atol=1e-9)
+
+
 # Of elementwise layers the batch has the event's axes of size one, too.
 @of_cases(lambda case: case.batched and case.event_ndims == case.bijector().forward_min_event_ndims)
 def test_slices_of_a_batch_are_its_bijectors(plain_case):

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import http.client
 import io
 import types
 import urllib.request
@@ -100,3 +101,14 @@ def test_a_download_that_ends_early_is_an_error(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="the connection ended after 4 of 8 bytes"):
         _builders.fetch(manager, "https://none/a.mat")
     assert list((tmp_path / "tfp_invconv").iterdir()) == []
+
+
+def test_a_download_that_breaks_off_says_which_file_to_put_where(tmp_path, monkeypatch):
+    def breaks_off(url, path, md5):
+        path.write_bytes(b"half")
+        raise http.client.IncompleteRead(b"half")
+
+    monkeypatch.setattr(_builders, "_download", breaks_off)
+    with pytest.raises(OSError, match="IncompleteRead.*put it at "):
+        load_images("caltech101_silhouettes", data_dir=tmp_path)
+    assert list((tmp_path / "downloads" / "tfp_invconv").iterdir()) == []

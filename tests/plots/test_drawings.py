@@ -109,6 +109,21 @@ def test_float64_stays(axes):
     assert drawn(axes).dtype == np.float64
 
 
+def test_a_chain_has_the_precision_of_its_layers(axes):
+    for dtype in (tf.float32, tf.float64):
+        conv = tic.EmergingConv.trainable([3, 3, 1], seed=0, dtype=dtype)
+        chain = tfb.Chain([conv, tfb.Scale(tf.constant(2.0, dtype))])
+        for at in (None, np.ones([3, 3, 1]), [[[1.0]] * 3] * 3):
+            plots.matrix(chain, [3, 3, 1], axes, at=at)
+            assert axes.images[-1].get_array().dtype == dtype.as_numpy_dtype
+
+
+def test_the_receptive_field_of_layers_without_parameters(axes):
+    chain = tfb.Chain([tic.Squeeze(), tfb.Invert(tic.Squeeze())])
+    plots.receptive_field(chain, [4, 4, 1], axes, pixel=(1, 0))
+    assert np.argwhere(drawn(axes)).tolist() == [[1, 0]]
+
+
 def test_the_matrix_is_taken_where_it_is_asked_for(axes):
     at = np.array([[[0.5], [-2.0]]], np.float32)
     plots.matrix(tic.SLogGate.trainable([1, 2, 1]), [1, 2, 1], axes, at=at)

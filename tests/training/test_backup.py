@@ -153,3 +153,13 @@ def test_an_interrupted_epoch_is_not_saved(tmp_path):
     backup = tic.callbacks.Backup(tmp_path)
     model.fit(X, X[:, :1], callbacks=[Stop(), backup], verbose=0)
     assert backup.history == [] and not list(tmp_path.iterdir())
+
+
+def test_after_an_error_the_next_fit_begins_where_it_is_told_to(tmp_path):
+    backup, model = tic.callbacks.Backup(tmp_path), Noisy()
+    model.compile("adam", "mse")
+    arguments = dict(x=X, y=X[:, :1], verbose=0)
+    model.fit(epochs=2, callbacks=[backup], **arguments)
+    with pytest.raises(Killed):
+        model.fit(epochs=4, callbacks=[backup, KillAfter(2)], **arguments)
+    assert model.fit(epochs=2, **arguments).epoch == [0, 1]

@@ -222,6 +222,17 @@ def test_ctrl_c_ends_the_training_after_its_batch_and_a_second_one_the_program(b
     assert batches == [0]
 
 
+def test_after_an_error_in_fit_ctrl_c_is_given_back_by_the_next_one(before):
+    trained, stop = small_model(), tic.callbacks.StopOnInterrupt()
+    bad = vectors()
+    bad[40, 1] = np.nan
+    dataset = tf.data.Dataset.from_tensor_slices(bad).batch(16)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="not finite"):
+        trained.fit(dataset, callbacks=[stop], verbose=0)
+    losses(trained, epochs=1, callbacks=[stop])
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_ctrl_c_while_weights_are_loaded_leaves_all_as_it_was(tmp_path, monkeypatch):
     trained, load = small_model(), keras.Model.load_weights
     trained.save_weights(tmp_path / "initial.weights.h5")

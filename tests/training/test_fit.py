@@ -196,6 +196,29 @@ def test_sample_weights_weigh_the_loss():
     np.testing.assert_allclose(loss, np.mean(weights * expected), rtol=1e-6)
 
 
+@pytest.mark.parametrize("conditional", [False, True])
+def test_sample_weights_weigh_the_validation(conditional):
+    flow = tic.conf([2], 1, width=4, conditional=2 if conditional else None, seed=0)
+    model, rng = compiled(flow, rate=0.0), np.random.default_rng(0)
+    x, condition = rng.normal(size=[2, 8, 2]).astype(np.float32)
+    weights = np.array([0.0] * 6 + [1.0, 5.0], np.float32)
+    data = (x, condition) if conditional else x
+    model.initialize(data)
+    expected = -np.mean(weights * model.predict(data, verbose=0))
+    last = -np.mean(weights[4:] * model.predict(data, verbose=0)[4:])
+
+    def val_loss(*arguments, **options):
+        return model.fit(*arguments, batch_size=4, verbose=0, **options).history["val_loss"][0]
+
+    given = (data, None, weights)
+    np.testing.assert_allclose(val_loss(data, validation_data=given), expected, rtol=1e-5)
+    if conditional:
+        given = (x, condition, weights)
+        np.testing.assert_allclose(val_loss(data, validation_data=given), expected, rtol=1e-5)
+    options = dict(sample_weight=weights, validation_split=0.5)
+    np.testing.assert_allclose(val_loss(data, **options), last, rtol=1e-5)
+
+
 def test_sample_weights_weigh_bits_per_dim_as_they_do_the_loss():
     model, x = compiled(normal()), np.array([[1.0, 1.5], [4.0, 4.5], [0.5, 0.5]], np.float32)
     options = dict(sample_weight=np.array([0.5, 2.0, 7.0], np.float32), batch_size=2, verbose=0)

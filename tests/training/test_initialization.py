@@ -84,6 +84,25 @@ def test_after_an_error_no_act_norm_is_fitted():
     assert norm.is_identity
 
 
+@pytest.mark.parametrize("inverted", [False, True])
+def test_the_steps_of_a_scan_are_fitted_in_the_order_in_which_data_meet_them(inverted):
+    def step(seed):
+        chain = tfb.Chain([tic.ActNorm.trainable([2]), tfb.Sinh()])
+        return tfb.Invert(chain) if inverted else chain
+
+    scan = tic.Scan.trainable(step, 3)
+    bijector = tfb.Invert(scan) if inverted else scan
+    flow = tfd.TransformedDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), [2]), bijector)
+    x = np.random.default_rng(0).uniform(-2.0, 5.0, [50, 2]).astype(np.float32)
+    tic.FlowModel(flow).initialize(x)
+    for i in (2, 1, 0) if inverted else (0, 1, 2):
+        norm, sinh = (scan[i].bijector if inverted else scan[i]).bijectors
+        z = norm.inverse(x).numpy()
+        np.testing.assert_allclose(z.mean(0), 0.0, atol=1e-4)
+        np.testing.assert_allclose(z.std(0), 1.0, atol=1e-4)
+        x = sinh.inverse(z)
+
+
 def test_an_act_norm_is_initialised_from_an_array():
     norm, x = tic.ActNorm.trainable([8, 8, 1], dtype=tf.float64), images(4)
     norm.initialize(x)

@@ -162,7 +162,8 @@ def as_parameter(value, dtype, argument, layer):
             f"{tf.as_dtype(dtype).name}."
         )
     converted = tensor_util.convert_nonref_to_tensor(value, dtype=dtype, name=argument)
-    is_constant = not tf.is_tensor(value) and not is_ref(value)
+    # A tensor may be symbolic, or come from a sampler, which rejects what is not finite.
+    is_constant = not any(tf.is_tensor(part) or is_ref(part) for part in tf.nest.flatten(value))
     if is_constant and not np.all(np.isfinite(np.asarray(value))):
         raise ValueError(f"{layer}: `{argument}` must be finite; got a NaN or an infinity in it.")
     return converted

@@ -56,8 +56,10 @@ def walk(
             x = enter(inner, x, direction, f"{path}{i:02d}.")
         return x
     if isinstance(bijector, Scan):
-        steps = enumerate(bijector.with_variables() if update else bijector)
-        for i, inner in steps if direction == "inverse" else reversed(list(steps)):
+        order = range(bijector.length)
+        order = order if direction == "inverse" else order[::-1]
+        steps = bijector.with_variables(order) if update else (bijector[i] for i in order)
+        for i, inner in zip(order, steps, strict=True):
             x = enter(inner, x, direction, f"{path}{i:02d}.")
         return x
     if isinstance(bijector, invert._Invert):

@@ -71,7 +71,7 @@ class ActNorm(ParameterBijector):
         Args:
           shift: float tensor `[..., C]`, which is added to the data.
           log_scale: float tensor `[..., C]`, the logarithm of the factor of the shifted data.
-          validate_args: whether to check parameters at run time.
+          validate_args: not used: any numbers are valid.
           name: name of the layer.
 
         Raises:

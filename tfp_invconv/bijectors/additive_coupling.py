@@ -49,7 +49,7 @@ class AdditiveCoupling(TrainableCoupling):
           network: callable, such as a built Keras model, from the first half of the channels
             to as many as the second half has.
           event_ndims: 3 for events `[H, W, C]`, 1 for `[N]`, 2 for `[T, C]`, 4 for `[D, H, W, C]`.
-          validate_args: whether to check parameters at run time.
+          validate_args: not used: any numbers are valid.
           name: name of the layer.
 
         Raises:

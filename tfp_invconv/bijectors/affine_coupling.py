@@ -67,7 +67,7 @@ class AffineCoupling(TrainableCoupling):
             to twice as many as the second half has: t, then h.
           log_scale_bound: b, a positive float; or "sigmoid" for Glow's s = sigmoid(h + 2).
           event_ndims: 3 for events `[H, W, C]`, 1 for `[N]`, 2 for `[T, C]`, 4 for `[D, H, W, C]`.
-          validate_args: whether to check parameters at run time.
+          validate_args: not used: any numbers are valid.
           name: name of the layer.
 
         Raises:

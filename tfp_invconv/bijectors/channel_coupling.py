@@ -68,7 +68,7 @@ class ChannelCoupling(NetworkLayer):
             with a second input needs an attribute `condition_shape`.
           bijector_fn: maps the output of a network to the bijector of a part.
           event_ndims: 3 for events `[H, W, C]`, 1 for `[N]`, 2 for `[T, C]`, 4 for `[D, H, W, C]`.
-          validate_args: whether to check parameters at run time.
+          validate_args: not used: any numbers are valid.
           parameters: for subclasses, their constructor's arguments.
           name: name of the layer.
 

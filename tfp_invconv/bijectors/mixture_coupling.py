@@ -107,10 +107,12 @@ def _mixture(outputs, num_components, bound):
     """The bijector of the second half for the network's outputs."""
     k = num_components
     shift, log_scale, log_scales, logits, means = parts_first(outputs, [1, 1, k, k, k])
-    starts = tf.linspace(tf.constant(-_INITIAL_SPREAD, means.dtype), _INITIAL_SPREAD, k)
+    # Evenly spread about zero; one component alone starts there.
+    starts = [_INITIAL_SPREAD * (2 * i + 1 - k) / max(k - 1, 1) for i in range(k)]
+    starts = tf.reshape(tf.constant(starts, means.dtype), [k] + [1] * (means.shape.rank - 1))
     arguments = dict(
         log_weights=logits - tf.reduce_logsumexp(logits, 0),
-        means=means + tf.reshape(starts, [k] + [1] * (means.shape.rank - 1)),
+        means=means + starts,
         log_scales=bounded(log_scales, 2.0 * bound),
         share=math.exp(-2.0 * bound),
     )

@@ -174,11 +174,12 @@ class SpectralScaling(ParameterBijector):
         if self.mixing is None:
             return tf.exp(logs)[..., tf.newaxis, :]
         # One row for each knot, then one for each mode.
-        *lead, knots, channels = sizes(logs)[:-2] + sizes(self.mixing)[-3:-1]
+        *lead, knots, channels, _ = sizes(self.mixing)
         mixed = tf.matmul(weights, tf.reshape(self.mixing, [*lead, knots, channels**2]))
         lower = tf.linalg.band_part(tf.reshape(mixed, [*lead, -1, channels, channels]), -1, 0)
-        lower = tf.linalg.set_diag(lower, logs / 2.0)
-        return matrix_exponential(lower + tf.linalg.matrix_transpose(lower))
+        lower = tf.linalg.set_diag(lower, tf.zeros_like(lower[..., 0]))
+        symmetric = lower + tf.linalg.matrix_transpose(lower) + tf.linalg.diag(logs)
+        return matrix_exponential(symmetric)
 
     def _interpolation(self, event):
         return spectral.interpolation(event, self.num_knots, by_axis=self.anisotropic)

@@ -1,6 +1,7 @@
 """Shared by this package's TFDS builders: files by URL or by hand, vectors, no leftovers."""
 
 import hashlib
+import http.client
 import secrets
 import urllib.request
 
@@ -106,7 +107,7 @@ def fetch(dl_manager, url, md5=None, alternative=""):
     try:
         _download(url, partial, md5)
         partial.rename(downloaded)
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         partial.unlink(missing_ok=True)
         if downloaded.exists():  # another process was faster
             return downloaded

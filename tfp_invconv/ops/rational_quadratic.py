@@ -72,7 +72,9 @@ def _slope(r, s, d, e, n):
 def _bins(x, widths, heights, slopes, reach, start, by):
     """a, w, b, h, d and e of each number's bin, found by the widths (`by` 0) or the heights (1)."""
     start = -reach if start is None else start
-    widths, heights, slopes = (_aligned(values, x) for values in (widths, heights, slopes))
+    given = (widths, heights, slopes)
+    rank = max(x.shape.rank + 1, *(values.shape.rank for values in given))
+    widths, heights, slopes = (_aligned(values, rank) for values in given)
     *inner, last = tf.unstack((widths, heights)[by])
     knots = tf.stack(list(itertools.accumulate(inner, initial=start + tf.zeros_like(last))))
     is_above = tf.cast(x >= knots, x.dtype)
@@ -89,9 +91,9 @@ def _bins(x, widths, heights, slopes, reach, start, by):
     ]
 
 
-def _aligned(values, x):
-    """`[B, ...]` with axes of one after the first where x has more axes."""
-    for _ in range(x.shape.rank + 1 - values.shape.rank):
+def _aligned(values, rank):
+    """`[B, ...]` with axes of one after the first, so that it has this rank."""
+    for _ in range(rank - values.shape.rank):
         values = tf.expand_dims(values, 1)
     return values
 

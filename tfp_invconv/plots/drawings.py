@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
+from tensorflow_probability.python.internal import dtype_util
 
 from tfp_invconv._utils.types import Shape, TensorLike
 
@@ -212,7 +213,9 @@ def _derivatives(bijector, event_shape, at, count, select):
 
     `select` picks the numbers `[copies, count]` from latents `[copies, *event_shape]`.
     """
-    x = tf.zeros(event_shape, bijector.dtype) if at is None else tf.convert_to_tensor(at)
+    # A chain has no dtype, and its layers may.
+    dtype = dtype_util.common_dtype([bijector, *bijector.variables], tf.float32)
+    x = tf.zeros(event_shape, dtype) if at is None else tf.cast(at, dtype)
     # With one copy of the event for each number, a single gradient contains all rows.
     copies = tf.repeat(x[tf.newaxis], count, axis=0)
     with tf.GradientTape() as tape:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:  # matplotlib is optional
 def signals(events: TensorLike, axes: "Axes") -> None:
     """Draws signals below one another, a curve for each channel.
 
-    Each signal has a band of the height of the largest range among them. A gap in a curve is a
-    number that is not finite.
+    Each signal has a band as high as the range of all their numbers. A gap in a curve is a number
+    that is not finite.
 
     Args:
       events: array `[N, T, C]`.

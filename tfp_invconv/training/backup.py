@@ -126,6 +126,8 @@ class Backup(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         """An epoch without batches is a whole one."""
         self._is_broken_off = False
+        # `fit` has read it, and the next one may follow an exception.
+        self.model._initial_epoch = None
 
     def on_train_batch_end(self, batch, logs=None):
         """Stops the training when its time is over."""

@@ -57,7 +57,10 @@ def validation_with_checks(data, batch_size, options, pairs, distribution, domai
     batch_size = options.get("validation_batch_size") or batch_size
     caller = f"{caller}, validation data"
     x, _ = with_checks((x, *rest), batch_size, pairs, distribution, domain, caller)
-    return {} if given is None else {"validation_data": (x, *rest)}
+    if given is None:
+        return {}
+    y, sample_weight = (*rest, None, None)[:2]
+    return {"validation_data": (x, targets(x, y, sample_weight), sample_weight)}
 
 
 def _with_checks_of_numbers(data, domain, caller):
@@ -216,9 +219,9 @@ def with_event_shape(batch, distribution, caller):
     return (x, *condition) if condition else x
 
 
-def targets(x, y, kwargs):
+def targets(x, y, sample_weight):
     """Stand-in targets where there are sample weights, which Keras drops without targets."""
-    if y is None and kwargs.get("sample_weight") is not None:
+    if y is None and sample_weight is not None:
         return np.zeros(len(tf.nest.flatten(x)[0]), np.float32)
     return y
 

@@ -94,7 +94,9 @@ class StopOnInterrupt(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         """Takes over the signal."""
         self.interrupted = False
-        self._previous = signal.signal(signal.SIGINT, self._interrupt)
+        # After an exception in `fit`, which ends no callback, the signal is still taken.
+        if signal.getsignal(signal.SIGINT) != self._interrupt:
+            self._previous = signal.signal(signal.SIGINT, self._interrupt)
 
     def on_train_batch_end(self, batch, logs=None):
         """Stops the training if Ctrl-C was pressed."""

@@ -176,7 +176,7 @@ class FlowModel(DistributionModel):
         x, first = batches.with_checks(data, size, *flow, caller)
         kwargs |= batches.validation_with_checks(data, size, kwargs, *flow, caller)
         self._fit_layers(first, caller)
-        y = batches.targets(x, y, kwargs)
+        y = batches.targets(x, y, kwargs.get("sample_weight"))
         monitoring.set_directions(kwargs.get("callbacks"))
         return super().fit(x, y, batch_size=batch_size, **kwargs)
 
@@ -189,11 +189,12 @@ class FlowModel(DistributionModel):
 
     def evaluate(self, x=None, y=None, **kwargs):
         """As `keras.Model.evaluate`: the mean loss and bits/dim."""
-        self._pairs.check_targets(x, y)
-        y = batches.targets(x, y, kwargs)
-        self._restart_noise()
-        # If `fit` calls, it has warned.
+        # If `fit` calls, it has checked, warned, and made the targets.
         caller = None if kwargs.get("_use_cached_eval_dataset") else f"{self.name}.evaluate"
+        if caller:
+            self._pairs.check_targets(x, y)
+            y = batches.targets(x, y, kwargs.get("sample_weight"))
+        self._restart_noise()
         with self._range_counter.warn(caller):
             return super().evaluate(x, y, **kwargs)
 
