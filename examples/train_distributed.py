@@ -47,11 +47,18 @@ def make_strategy(cpus):
     return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(cpus)])
 
 
+def is_chief():
+    """Whether this task writes: the cluster's chief or, in one without, the first worker."""
+    config = json.loads(os.environ.get("TF_CONFIG", "{}"))
+    role = "chief" if "chief" in config.get("cluster", {}) else "worker"
+    first = {"type": role, "index": 0}
+    return config.get("task", first) == first
+
+
 def main():
     args = parse_arguments()
     strategy = make_strategy(args.cpus)
-    task = json.loads(os.environ.get("TF_CONFIG", "{}")).get("task", {"index": 0})
-    is_chief = task["index"] == 0
+    writes = is_chief()
     print(f"{strategy.num_replicas_in_sync} replicas")
 
     options = dict(data_dir=args.data_dir, size_multiple=2**args.levels, seed=args.seed)
@@ -70,8 +77,8 @@ def main():
             seed=args.seed,
         )
         model.compile(keras.optimizers.Adam(2e-3))
-    model.fit(train_images, epochs=args.epochs, verbose="auto" if is_chief else 0)
-    if is_chief:
+    model.fit(train_images, epochs=args.epochs, verbose="auto" if writes else 0)
+    if writes:
         args.out.mkdir(parents=True, exist_ok=True)
         model.save_weights(args.out / "model.weights.h5")
         samples = model.sample(100, seed=args.seed)

@@ -98,18 +98,20 @@ def above(experiment, model, key, limit, results=RESULTS):
         return "", "", "open"
     values = [run[key] for run in runs.values()]
     errors = [run.get(f"{key}_standard_error") for run in runs.values()]
-    spread, of = spread_of(values, errors)
     mean = np.mean(values)
+    if len(values) == 1 and None in errors:
+        return f"{mean:.2f}", "of one seed", "open"
+    spread, of = spread_of(values, errors)
     return f"{mean:.2f}", f"± {spread:.2f} ({of})", verdict(mean - limit, spread)
 
 
 def ratio(shape, conv, other, limit, results=RESULTS):
     """The same for the time of one flow in that of another."""
-    times = read("sampling_time", results).get(shape)
-    if times is None:
+    times = read("sampling_time", results).get(shape, {}).get("ms", {})
+    if not {conv, other} <= times.keys():
         return "", "", "open"
-    value = times["ms"][conv] / times["ms"][other]
-    here = "{:.0f} ms against {:.0f} ms".format(*(times["ms"][name] for name in (conv, other)))
+    value = times[conv] / times[other]
+    here = f"{times[conv]:.0f} ms against {times[other]:.0f} ms"
     return here, f"ratio {value:.2f}", verdict(limit, value)
 
 
@@ -367,6 +369,8 @@ def compared_rows(experiment, results):
     rows, found = [], read_runs(results / f"{experiment}.json")
     for name in dict.fromkeys(name.rpartition("/")[0] for name in found):
         runs = list(read_seeds(experiment, name, results).values())
+        if not runs:
+            continue
         parts = (runs[0].get(part, "?") for part in ("flow", "conv", "coupling", "noise"))
         label = "/".join(part for part in parts if part in name)
         rows.append(table_row(label, runs, compare_flows.figures))
@@ -417,8 +421,8 @@ def free_field(results=RESULTS):
 
 def phi4(results=RESULTS):
     """Flows of the lattice theory phi^4, beside Hamiltonian Monte Carlo."""
-    reference = read("phi4", results).get("hmc", {})
-    runs = {flow: read_seeds("phi4", flow, results) for flow in train_phi4.FLOWS}
+    reference = read("phi4", results).get("hmc")
+    runs = {flow: read_seeds("phi4", flow, results) for flow in train_phi4.FLOWS if reference}
     runs = {flow: train_phi4.with_deviations(found, reference) for flow, found in runs.items()}
     return table_of(train_phi4, runs)
 

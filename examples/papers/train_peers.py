@@ -41,12 +41,13 @@ def train_tfb_glow(args, images, num_values, folder):
     flow.log_prob(next(iter(images)))
     model = tic.FlowModel(flow)
     # tfb.Glow fails for batches whose size a graph does not know.
+    config = {name: getattr(args, name) for name in OPTIONS}
     images = images.map(lambda x: tf.ensure_shape(x, [args.batch_size, *x.shape[1:]]))
     results = training.fit(
         "tfb.Glow",
         model,
         training.make_optimizer(args.learning_rate, args.epochs * len(images)),
-        [tic.callbacks.Backup(folder, data=images, minutes=args.minutes)],
+        [tic.callbacks.Backup(folder, data=images, minutes=args.minutes, config=config)],
         folder,
         x=images,
         epochs=args.epochs,

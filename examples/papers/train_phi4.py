@@ -227,17 +227,20 @@ def figures(runs):
     def column(key, form):
         return mean_and_spread([run[key] for run in runs], form)
 
-    on_the_way = []
-    for part in (4, 2):
-        of_epochs = [run["ess_of_epochs"] for run in runs]
-        on_the_way.append(mean_and_spread([ess[len(ess) // part - 1] for ess in of_epochs]))
+    def after(part):
+        """At the end of the first of so many parts of the training; NaN for fewer epochs."""
+        curves = [run["ess_of_epochs"] for run in runs]
+        return mean_and_spread(
+            [ess[len(ess) // part - 1] if len(ess) >= part else math.nan for ess in curves]
+        )
+
     observed = [
         column(f"{kind}_{name}", form)
         for name, form in (("phi_squared", ".5f"), ("susceptibility", ".4f"))
         for kind in KINDS
     ]
     deviations = [f"{max(run[f'{kind}_deviation'] for run in runs):.1f}" for kind in KINDS]
-    return *on_the_way, column("ess", ".3f"), column("log_z", ".4f"), *observed, *deviations
+    return after(4), after(2), column("ess", ".3f"), column("log_z", ".4f"), *observed, *deviations
 
 
 def main():

@@ -6,6 +6,7 @@ import math
 
 import keras
 import numpy as np
+import tensorflow as tf
 from experiment import write
 
 import tfp_invconv as tic
@@ -74,13 +75,21 @@ def fit(name, model, optimizer, callbacks, folder, **arguments):
     model.compile(optimizer)
     model.optimizer.build(model.trainable_variables)
     interrupt, backup = tic.callbacks.StopOnInterrupt(), callbacks[-1]
-    model.fit(
-        callbacks=[interrupt, keras.callbacks.TerminateOnNaN(), *callbacks],
-        **arguments,
-    )
+    all_callbacks = [interrupt, keras.callbacks.TerminateOnNaN(), *callbacks]
+    losses = []
+    try:
+        losses = model.fit(callbacks=all_callbacks, **arguments).history.get("loss", [])
+    except tf.errors.InvalidArgumentError as error:
+        # An energy of samples that is not finite. A wrong number in data is the user's to mend.
+        if not isinstance(model, tic.EnergyModel):
+            raise
+        print(error.message)
+        losses = [math.nan]
     if interrupt.interrupted:
         print("\nStopped; going on with the weights reached.")
-    diverged = not all(np.all(np.isfinite(variable)) for variable in model.trainable_variables)
+    # The weights may be finite: early stopping has restored the best ones.
+    diverged = not np.all(np.isfinite(losses))
+    diverged |= not all(np.all(np.isfinite(variable)) for variable in model.trainable_variables)
     if not backup.history and not diverged:
         print("The training ended before its first epoch did.")
     if diverged:

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import compiled, normal
 
 pytest.importorskip("tensorflow_datasets")
 
@@ -97,6 +98,23 @@ def test_a_strategy_has_as_many_cpus_as_it_is_told(tmp_path):
     assert done.stdout == "3\n", done.stderr
 
 
+@pytest.mark.parametrize(
+    "roles, role, index, expected",
+    [
+        (["worker"], "worker", 0, True),
+        (["worker"], "worker", 1, False),
+        (["chief", "worker"], "chief", 0, True),
+        (["chief", "worker"], "worker", 0, False),
+    ],
+)
+def test_one_task_of_a_cluster_is_the_chief(example, monkeypatch, roles, role, index, expected):
+    config = {"cluster": dict.fromkeys(roles, []), "task": {"type": role, "index": index}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+    assert example("train_distributed").is_chief() == expected
+    monkeypatch.delenv("TF_CONFIG")
+    assert example("train_distributed").is_chief()
+
+
 def test_what_is_not_finite_is_none_in_the_results(example):
     found = {"a": np.nan, "b": np.inf, "c": -np.inf, "d": 1.0, "e": "text", "f": 3}
     kept = example("experiment").without_nan(found)
@@ -136,6 +154,7 @@ class Training(keras.Model):
     def fit(self, x, callbacks, **options):
         self.callbacks, self.options = callbacks, options
         callbacks[0].interrupted = self.interrupted
+        return keras.callbacks.History()
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
@@ -157,6 +176,36 @@ def test_what_decides_a_training_of_a_paper(example, tmp_path, interrupted):
     assert backup._callbacks == [averages, stopping] and backup._limit == 120.0
     assert backup._config == {"b": 1} and backup._data is data
     assert (tmp_path / "model.weights.h5").exists()
+
+
+@pytest.mark.parametrize("bad_epoch", [0, 1, None])
+def test_a_training_that_ends_in_nan_is_no_result(example, tmp_path, bad_epoch):
+    model = compiled(normal())
+    batches = tf.data.Dataset.from_tensor_slices(np.ones([4, 2], np.float32)).batch(4)
+
+    class Poison(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == bad_epoch:
+                model.flow_variables[0].assign(np.nan)
+
+    make_optimizer = example("training").make_optimizer
+    stopping = keras.callbacks.EarlyStopping("loss", patience=3, restore_best_weights=True)
+    callbacks = [Poison(), stopping, tic.callbacks.Backup(tmp_path)]
+    results = example("training").fit(
+        "a", model, make_optimizer(0.1, 3), callbacks, tmp_path, x=batches, epochs=3, verbose=0
+    )
+    diverged = bad_epoch is not None
+    assert results["diverged"] == diverged and results["finished"] != diverged
+    assert (tmp_path / "model.weights.h5").exists() != diverged
+
+
+def test_an_energy_that_is_not_finite_ends_a_training_in_nan(example, tmp_path):
+    model = tic.EnergyModel(normal(), lambda x: tf.reduce_sum(x, -1) / 0.0)
+    backup = tic.callbacks.Backup(tmp_path)
+    options = dict(epochs=1, steps_per_epoch=1, batch_size=8, verbose=0)
+    fit = example("training").fit
+    results = fit("a", model, keras.optimizers.Adam(0.1), [backup], tmp_path, **options)
+    assert results["diverged"] and not results["finished"]
 
 
 def test_a_network_of_a_density_may_be_mixed_and_has_bounded_scales(example):

@@ -52,6 +52,23 @@ def test_tfb_glow(trained, example):
     assert len(np.unique(picture)) > 16
 
 
+def test_a_backup_of_tfb_glow_knows_what_decides_it(example, run_example, monkeypatch, tmp_path):
+    def fit(name, model, optimizer, callbacks, folder, **arguments):
+        raise ValueError(f"{callbacks[-1]._config}")
+
+    monkeypatch.setattr(example("training"), "fit", fit)
+    with pytest.raises(SystemExit, match="'learning_rate': 0.25"):
+        run_example(
+            "train_peers",
+            "--flows",
+            "tfb.Glow",
+            *OPTIONS,
+            "--learning-rate=0.25",
+            "--out",
+            tmp_path,
+        )
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # normflows' own
 def test_normflows(trained, example):

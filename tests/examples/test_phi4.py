@@ -107,6 +107,14 @@ def test_the_committed_runs_agree_with_hmc(example):
     assert min(ess["spectral"]) > 0.8
 
 
+def test_a_short_training_has_no_quarter(example):
+    numbers = ("ess", "log_z", "weighted_deviation", "chain_deviation")
+    kinds = [f"{k}_{n}" for k in ("weighted", "chain") for n in ("phi_squared", "susceptibility")]
+    run = dict.fromkeys([*numbers, *kinds], 0.5) | {"ess_of_epochs": [0.1, 0.2, 0.3]}
+    quarter, half, *_ = example("train_phi4").figures([run])
+    assert (quarter, half) == ("nan", "0.100")
+
+
 def test_deviations(example):
     reference = {"hmc_a": 1.0, "hmc_a_error": 0.3, "hmc_b": 2.0, "hmc_b_error": 0.4}
     run = {"diverged": False}

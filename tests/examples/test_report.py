@@ -80,12 +80,24 @@ def test_claims_with_a_limit(example, tmp_path):
             "ratio 1.50",
             verdict,
         )
+    assert report.ratio("4x4x1", "a", "c", 1.0, results=tmp_path)[2] == "open"
+    save(tmp_path, "data", a_0={"nats": 155.0})
+    assert report.above("data", "a", "nats", 0.0, results=tmp_path)[1:] == ("of one seed", "open")
 
 
 def test_interrupted_and_diverged_trainings_are_no_results(example, tmp_path):
     interrupted, diverged = {"finished": False}, {"finished": False, "diverged": True}
     save(tmp_path, "data", a_0=interrupted, a_1=diverged, a_2={"finished": True})
     assert list(example("report").read_seeds("data", "a", tmp_path)) == ["2"]
+
+
+def test_tables_of_what_is_there(example, tmp_path):
+    report = example("report")
+    save(tmp_path, "data", a_0={"finished": False, "diverged": True})
+    assert report.compared_rows("data", tmp_path) == []
+    # Without Hamiltonian Monte Carlo there is nothing to compare with.
+    save(tmp_path, "phi4", spectral_0={"finished": True})
+    assert report.phi4(tmp_path).count("\n") == 1
 
 
 def test_unlike_sets_of_seeds_are_compared_where_they_meet(example, tmp_path):
