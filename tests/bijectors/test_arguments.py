@@ -208,6 +208,14 @@ def test_an_empty_batch_stays_empty(name):
     assert ildj.shape in ([], [2, 0])
 
 
+@pytest.mark.parametrize("batch", [[0], [0, 5], [2, 0], [0, 0]])
+@pytest.mark.parametrize("layer", [tic.PeriodicConv, tic.SpectralScaling])
+def test_an_empty_batch_has_no_fourier_transform(layer, batch):
+    bijector = layer.trainable([66, 67, 1])
+    x = bijector.inverse(tf.zeros([*batch, 66, 67, 1]))
+    assert x.shape == bijector.forward(tf.identity(x)).shape == [*batch, 66, 67, 1]
+
+
 def test_an_empty_batch_of_a_flow():
     flow = tic.glow([4, 4, 1], 1, 1, conv="periodic", width=4, conditional=2)
     model = tic.FlowModel(flow)

@@ -76,6 +76,9 @@ def test_the_loss_of_networks_in_float16_is_scaled(policy):
     history = losses(model, epochs=10)
     assert history[-1] < history[0]
     assert isinstance(small_model(auto_scale_loss=False).optimizer, keras.optimizers.Adam)
+    of_a_scan = tic.FlowModel(tic.conf([3], 2, width=4, seed=0))
+    of_a_scan.compile("adam")
+    assert isinstance(of_a_scan.optimizer, keras.optimizers.LossScaleOptimizer)
     policy("mixed_bfloat16")
     assert isinstance(small_model().optimizer, keras.optimizers.Adam)
 

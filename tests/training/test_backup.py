@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import tfp_invconv as tic
+from tfp_invconv._utils import files
 
 X = np.random.default_rng(0).normal(2.0, 3.0, [24, 3]).astype(np.float32)
 
@@ -163,3 +164,17 @@ def test_after_an_error_the_next_fit_begins_where_it_is_told_to(tmp_path):
     with pytest.raises(Killed):
         model.fit(epochs=4, callbacks=[backup, KillAfter(2)], **arguments)
     assert model.fit(epochs=2, **arguments).epoch == [0, 1]
+
+
+def test_a_backup_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    run(tmp_path, epochs=1)
+    (before,) = tmp_path.iterdir()
+    content = before.read_bytes()
+
+    def full(weights, path):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(files, "write_weights", full)
+    with pytest.raises(OSError, match="no space left"):
+        run(tmp_path, epochs=2)
+    assert list(tmp_path.iterdir()) == [before] and before.read_bytes() == content

@@ -231,6 +231,14 @@ def test_both_flows_are_fitted_to_the_first_batch():
     np.testing.assert_allclose(scaling.shift, [-np.mean(v)], rtol=1e-5)
 
 
+def test_a_dequantizer_is_fitted_beside_a_flow_that_needs_no_fit():
+    flow = tfd.TransformedDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), [2, 1]), tfb.Scale(4.0))
+    model = tic.FlowModel(flow, dequantizer=tic.dequantizer([2, 1], width=4, seed=0))
+    model.initialize(pixels(100))
+    norms = [m for m in model.dequantizer.submodules if isinstance(m, tic.ActNorm)]
+    assert norms and not any(norm.is_identity for norm in norms)
+
+
 ALL = np.array(list(itertools.product(range(4), repeat=2)), np.uint8)[..., np.newaxis]
 
 

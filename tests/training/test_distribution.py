@@ -12,6 +12,8 @@ import pytest
 import tensorflow as tf
 from distributed_training import train
 
+from tfp_invconv.training import distribute
+
 SCRIPT = Path(__file__).with_name("distributed_training.py")
 
 
@@ -73,6 +75,25 @@ def test_two_devices_train_as_one(tmp_path):
     (two,) = run(tmp_path, 2, 65, [{}])
     assert [len(variable) for variable in two["replicas"]] == [2] * len(one["replicas"])
     assert_same_training(one, two)
+
+
+class TwoReplicas:
+    """As far as `from_chief` sees them; this is the first one."""
+
+    num_replicas_in_sync = 2
+
+    def run(self, function, args):
+        return function(*args)
+
+    def experimental_local_results(self, value):
+        return (value,)
+
+
+def test_labels_from_the_chief_are_labels():
+    batch = (tf.ones([3, 2]), tf.constant([0, 2, 1], tf.uint8))
+    x, labels = distribute.from_chief(batch, TwoReplicas())
+    assert x.dtype == tf.float32 and labels.dtype.is_integer
+    np.testing.assert_array_equal(labels, [0, 2, 1])
 
 
 def free_ports():

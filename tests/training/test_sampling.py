@@ -1,5 +1,6 @@
 """Samples of a FlowModel: shapes, seeds, temperatures, conditions."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -111,3 +112,20 @@ def test_samples_of_a_discrete_distribution_are_ints():
     model = tic.FlowModel(tfd.Categorical(tf.Variable([0.0, 1.0, 2.0])))
     samples = model.sample(50, seed=0)
     assert samples.dtype == tf.int32 and set(samples.numpy()) == {0, 1, 2}
+
+
+def test_each_of_a_batch_of_distributions_has_the_conditions_of_its_samples():
+    coupling = tic.AffineCoupling(_network_of_the_condition(), event_ndims=1)
+    base = tfd.Sample(tfd.Normal(tf.constant([0.0, 100.0, 200.0]), 1e-6), [2])
+    model = tic.FlowModel(tfd.TransformedDistribution(base, coupling))
+    condition = np.arange(6, dtype=np.float32).reshape(2, 3, 1)
+    samples = model.sample(2, condition=condition, seed=0)
+    assert samples.shape == [2, 3, 2]
+    np.testing.assert_allclose(samples[..., 1], [[0, 99, 198], [-3, 96, 195]], atol=1e-2)
+
+
+def _network_of_the_condition():
+    """Shifts by the condition."""
+    x, condition = keras.Input([1]), keras.Input([1])
+    shift = keras.layers.Concatenate()([condition, 0.0 * x])
+    return keras.Model([x, condition], shift)

@@ -155,6 +155,13 @@ def test_any_registered_builder_can_be_saved(tmp_path):
     np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
 
 
+def test_a_builder_may_come_with_the_call_that_loads():
+    config = {"name": "flow", "builder": "elsewhere>normal", "arguments": {}}
+    loaded = tic.FlowModel.from_config(config, custom_objects={"elsewhere>normal": unregistered})
+    x = np.ones([1, 2], np.float32)
+    np.testing.assert_array_equal(loaded(x), tic.FlowModel(unregistered)(x))
+
+
 def unregistered():
     return scaled_normal(2)
 

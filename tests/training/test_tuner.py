@@ -12,6 +12,7 @@ tfd = tfp.distributions
 
 
 def has_tuner(dataset):
+    assert dataset.options().deterministic is not False  # trainings repeat
     return dataset.options().autotune.enabled is not False
 
 
