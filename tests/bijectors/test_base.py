@@ -134,3 +134,14 @@ def test_a_gate_has_a_cdf():
     x = tf.constant([-3.0, 0.0, 0.2, 5.0])
     np.testing.assert_allclose(flow.cdf(x), tfd.Normal(0.0, 1.0).cdf(gate.inverse(x)), rtol=1e-6)
     np.testing.assert_allclose(flow.quantile(flow.cdf(x)), x, rtol=1e-3, atol=1e-6)
+
+
+def test_a_value_made_again_takes_its_log_determinant_along():
+    norm = tic.ActNorm([0.0] * 3, tf.Variable([1.0] * 3))
+    x = tf.ones([2, 3])
+    z = norm.inverse(x)
+    assert norm.inverse_log_det_jacobian(x, 1) == 3.0
+    del z  # The cache keeps no value alive.
+    norm.log_scale.assign([2.0] * 3)
+    z = norm.inverse(x)
+    assert norm.inverse_log_det_jacobian(x, 1) == 6.0 and z.shape == [2, 3]
