@@ -104,11 +104,14 @@ def test_signature_of_a_saved_model(plain_case, tmp_path):
     np.testing.assert_allclose(loaded.inverse(y), bijector.inverse(tf.identity(y)), atol=1e-12)
 
 
+def given_parameters(bijector):
+    return [n for n in bijector.parameter_properties() if getattr(bijector, n) is not None]
+
+
 def batch_of_two(case):
     """The layer with a batch of two sets of parameters; their names; the first of them."""
     single = case.bijector()
-    names = [n for n in single.parameter_properties() if getattr(single, n) is not None]
-    one = {name: tf.convert_to_tensor(getattr(single, name)) for name in names}
+    one = {n: tf.convert_to_tensor(getattr(single, n)) for n in given_parameters(single)}
     ones = (tf.newaxis,) * (case.event_ndims - single.forward_min_event_ndims)
     both = {n: tf.stack([v, 1.5 * v])[(slice(None), *ones)] for n, v in one.items()}
     return single.copy(**both), single
@@ -120,15 +123,22 @@ def test_a_batch_of_parameters_has_a_batch_shape(plain_case):
     assert batched.experimental_batch_shape(x_event_ndims=plain_case.event_ndims) == [2]
 
 
-@of_cases(lambda case: case.batched)
-def test_one_parameter_alone_has_a_batch(plain_case):
-    batched, single = batch_of_two(plain_case)
-    names = [n for n in single.parameter_properties() if getattr(single, n) is not None]
-    y = plain_case.input([3, 2])
-    for name in names if len(names) > 1 else []:
+# One case for each set of several parameters that a layer may have.
+OF_SEVERAL = {
+    (name.split(" ")[0], *given_parameters(case.bijector())): case
+    for name, case in LAYERS.items()
+    if case.batched and len(given_parameters(case.bijector())) > 1
+}
+
+
+@pytest.mark.parametrize("case", OF_SEVERAL.values(), ids=map("-".join, OF_SEVERAL))
+def test_one_parameter_alone_has_a_batch(case):
+    batched, single = batch_of_two(case)
+    y = case.input([3, 2])
+    ones = (0,) * (case.event_ndims - single.forward_min_event_ndims)
+    for name in given_parameters(single):
         layer = single.copy(**{name: getattr(batched, name)})
         x = layer.inverse(y)
-        ones = (0,) * (plain_case.event_ndims - single.forward_min_event_ndims)
         for i in range(2):
             alone = single.copy(**{name: getattr(batched, name)[(i, *ones)]})
             np.testing.assert_allclose(x[:, i], alone.inverse(tf.identity(y[:, i])), atol=1e-11)
