@@ -291,3 +291,13 @@ def test_gradients_of_a_dilated_solve_of_unknown_sizes():
     unknown = tf.function(gradients, input_signature=[tf.TensorSpec([None] * 3 + [2], z.dtype)])
     for found, expected in zip(unknown(z), gradients(z), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("event_shape", [[6, 1], [4, 5, 1], [3, 4, 3, 1]], ids=str)
+def test_unless_told_otherwise_each_number_sees_those_before_it(event_shape):
+    conv = tic.AutoregressiveConv.trainable(event_shape, kernel_size=2, seed=0)
+    x = np.ones(event_shape, np.float32)
+    before = conv.inverse(x).numpy().ravel()
+    x.flat[-1] = 2.0
+    changed = np.flatnonzero(conv.inverse(x).numpy().ravel() != before)
+    assert changed.tolist() == [x.size - 1]
