@@ -90,6 +90,12 @@ def copy_notebooks(app):
     shutil.copytree(HERE.parent / "notebooks", HERE / "notebooks", dirs_exist_ok=True)
 
 
+def link_copied_notebooks(app, name, source):
+    """Links lead to where the notebooks lie in the repository, for those who read it there."""
+    source[0] = source[0].replace("](../notebooks/", "](notebooks/")
+
+
 def setup(app):
     copy_notebooks(app)
+    app.connect("source-read", link_copied_notebooks)
     app.connect("autodoc-process-docstring", to_restructured_text, priority=100)

@@ -178,3 +178,14 @@ def test_a_backup_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeyp
     with pytest.raises(OSError, match="no space left"):
         run(tmp_path, epochs=2)
     assert list(tmp_path.iterdir()) == [before] and before.read_bytes() == content
+
+
+def test_an_epoch_that_ends_in_nan_is_not_saved(tmp_path):
+    model, backup = Noisy(), tic.callbacks.Backup(tmp_path)
+    model.compile("adam", "mse")
+    model.fit(X, X[:, :1], callbacks=[backup], verbose=0)
+    # In this order the backup does not know that the other one stops the training.
+    callbacks = [backup, keras.callbacks.TerminateOnNaN()]
+    model.fit(X, np.nan * X[:, :1], epochs=2, callbacks=callbacks, verbose=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch-000001.weights.h5"]
+    assert len(backup.history) == 1 and np.isfinite(backup.history[0]["loss"])

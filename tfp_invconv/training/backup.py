@@ -135,8 +135,8 @@ class Backup(keras.callbacks.Callback):
         self._is_broken_off = self.model.stop_training
 
     def on_epoch_end(self, epoch, logs=None):
-        """Saves the training, then removes the file before."""
-        if self._is_broken_off:
+        """Saves the training, then removes the file before; not after a loss that is not finite."""
+        if self._is_broken_off or not np.isfinite((logs or {}).get("loss", 0.0)):
             return
         values = {name: float(value) for name, value in (logs or {}).items()}
         self.history.append({"epoch": epoch + 1, "seconds": self.seconds, **values})
