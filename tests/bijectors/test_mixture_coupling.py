@@ -131,6 +131,13 @@ def test_slopes_are_bounded_for_all_outputs():
         assert np.max(np.abs(log_slopes)) <= 3.0
 
 
+@pytest.mark.parametrize("bound", [1.0, 2.5, 4.0])
+def test_steep_mixtures_are_inverted(bound):
+    outputs, z = 10.0 * noise(20_000, 8, seed=1), 3.0 * noise(20_000, 2, seed=2)
+    layer = coupling(outputs, log_scale_bound=bound)
+    np.testing.assert_allclose(layer.inverse(layer.forward(z) + 0.0), z, rtol=1e-8, atol=1e-8)
+
+
 def test_components_start_apart():
     layer = tic.MixtureCoupling.trainable([4], num_components=3, width=4, seed=0, dtype="float64")
     x = noise(50, 4)

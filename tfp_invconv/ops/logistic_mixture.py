@@ -51,24 +51,27 @@ def logistic_mixture(x, log_weights, means, log_scales, share):
 def logistic_mixture_inverse(y, log_weights, means, log_scales, share):
     """The inverse of `logistic_mixture`, with the same arguments: x and log(dx/dy)."""
     mixture = log_weights, means, log_scales, share
-    x = tf.stop_gradient(_bisected(y, mixture))
+    low, log_slope_low = logistic_mixture(tf.zeros_like(y) - _REACH, *mixture)
+    high, log_slope_high = logistic_mixture(tf.zeros_like(y) + _REACH, *mixture)
+    inside = tf.minimum(tf.maximum(y, low), high)
+    x = tf.stop_gradient(_bisected(inside, mixture))
     # Newton's steps make derivatives right, too: the first up to order 1, both up to order 3.
     for _ in range(2):
         value, log_slope = logistic_mixture(x, *mixture)
-        x -= (value - y) * tf.exp(-log_slope)
+        x -= (value - inside) * tf.exp(-log_slope)
+    x += tf.maximum(y - high, 0.0) * tf.exp(-log_slope_high)
+    x += tf.minimum(y - low, 0.0) * tf.exp(-log_slope_low)
     return x, -logistic_mixture(x, *mixture)[1]
 
 
 def _bisected(y, mixture):
-    """x nearly. The smallest slope, the share, says how far from 0 it may be."""
-    *_, share = mixture
-    at_zero, _ = logistic_mixture(tf.zeros_like(y), *mixture)
-    x, step = tf.zeros_like(at_zero), tf.abs(y - at_zero) / share
+    """x nearly, for y whose x is from -10 to 10."""
 
     def halve(x, step):
         step /= 2.0
         value, _ = logistic_mixture(x, *mixture)
         return x + tf.where(value < y, step, -step), step
 
-    x, _ = tf.while_loop(lambda *_: True, halve, (x, step), maximum_iterations=_HALVINGS)
+    start = tf.zeros_like(y), tf.constant(_REACH, y.dtype)
+    x, _ = tf.while_loop(lambda *_: True, halve, start, maximum_iterations=_HALVINGS)
     return x
