@@ -217,6 +217,26 @@ def test_an_empty_batch_has_no_fourier_transform(layer, batch):
     assert tf.function(bijector.forward)(y).shape == y.shape
 
 
+@pytest.mark.parametrize("layer", [tic.HouseholderQR1x1, tic.ActNorm, tic.PointwiseSpline])
+def test_channels_that_a_graph_does_not_know_are_checked_when_it_runs(layer):
+    bijector = layer.trainable([4, 6, 3])
+    for method in (bijector.inverse, bijector.forward):
+        unknown = tf.function(method, input_signature=[tf.TensorSpec([None] * 4)])
+        assert unknown(tf.ones([2, 4, 6, 3])).shape == [2, 4, 6, 3]
+        with pytest.raises(tf.errors.InvalidArgumentError, match="needs 3 channels"):
+            unknown(tf.ones([2, 4, 6, 1]))
+
+
+def test_a_batch_of_bijectors_of_some_channels():
+    conv = tic.AutoregressiveConv.trainable([4, 4, 2], kernel_size=2, seed=0)
+    kernels = tf.stack([conv.kernel, 2.0 * conv.kernel])
+    x = tf.ones([4, 4, 3])
+    z = tic.PartialChannels(conv.copy(kernel=kernels), 2).inverse(x)
+    alone = tic.PartialChannels(conv.copy(kernel=kernels[1]), 2).inverse(x)
+    assert z.shape == [2, 4, 4, 3]
+    np.testing.assert_allclose(z[1], alone, rtol=1e-6)
+
+
 def test_an_empty_batch_of_a_flow():
     flow = tic.glow([4, 4, 1], 1, 1, conv="periodic", width=4, conditional=2)
     model = tic.FlowModel(flow)

@@ -178,6 +178,28 @@ def test_conditions_of_lower_precision_round_nothing_else(kind):
     np.testing.assert_allclose(z, expected, rtol=1e-13)
 
 
+def test_labels_that_may_be_a_vector_are_refused(coupling, refused):
+    x = tf.ones([4])
+    with refused(ValueError, match=r"\[2, 0, 1\] may be a vector of 3 numbers or 3 labels"):
+        coupling.inverse(x, condition=tf.constant([2, 0, 1]))
+    labels = coupling.inverse(x[tf.newaxis], condition=tf.constant([2, 0, 1]))
+    assert labels.shape == [3, 4]
+    for vector in ([0, 1, 0], [7, 0, 1]):
+        as_floats = tf.constant(vector, tf.float32)
+        expected = coupling.inverse(tf.identity(x), condition=as_floats)
+        found = coupling.inverse(tf.identity(x), condition=tf.constant(vector))
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_name_may_be_of_a_layer_without_a_condition_as_well(coupling, order):
+    other = tic.AffineCoupling.trainable([4], width=4, seed=1)
+    chain = tic.ConditionalChain([tfb.Chain([coupling, other][::order])])
+    x, condition = noise(2, 4, dtype=tf.float32), tf.constant([0, 2])
+    expected = coupling.inverse(x, condition=condition)
+    np.testing.assert_allclose(chain.inverse(x, condition=condition), expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("label", [-1, 3])
 def test_a_label_of_no_class_is_an_error(coupling, label):
     x, labels = tf.ones([3, 4]), tf.constant([0, label, 1])

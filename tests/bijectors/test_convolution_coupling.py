@@ -63,6 +63,14 @@ def test_is_the_papers_equations(event_shape, spread):
     np.testing.assert_allclose(coupling.forward(tf.identity(z)), x, atol=1e-11)
 
 
+def test_a_batch_of_alphas_is_refused():
+    coupling = ConvolutionCoupling(
+        lambda x: tf.zeros([2, 5]), 2, tf.zeros([3, 2, 2]), event_ndims=1
+    )
+    with pytest.raises(ValueError, match=r"`log_alpha` must have shape \[2, 2\], without a batch"):
+        coupling.inverse(tf.ones([2, 2]))
+
+
 def test_without_log_alpha_the_gates_undo_each_other():
     coupling = ConvolutionCoupling(
         lambda x: tf.zeros_like(x[..., :2])[..., :1] * tf.ones([3]), 1, event_ndims=1

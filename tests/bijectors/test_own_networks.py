@@ -142,3 +142,9 @@ def test_subclassed_networks_that_differ_are_told_apart():
     for network in (other, untanhed):
         with pytest.raises(ValueError, match="network's layers: steps must be alike"):
             tic.Scan.from_steps([coupling(0, Subclassed), coupling(1, network)])
+
+
+def test_a_dropout_before_all_weights_changes_no_dtype():
+    layers = [keras.Input([1]), keras.layers.Dropout(0.1), keras.layers.Dense(2)]
+    coupling = tic.AffineCoupling(keras.Sequential(layers), event_ndims=1)
+    assert coupling.dtype == tf.float32 and coupling.inverse(tf.ones([3, 2])).shape == [3, 2]

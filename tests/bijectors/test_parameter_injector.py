@@ -93,3 +93,21 @@ def test_wrong_arguments(name):
     call, words = WRONG[name]
     with pytest.raises(ValueError, match=f"parameter_injector.*{words}"):
         call()
+
+
+def test_what_its_events_are_must_be_known(refused):
+    with refused(ValueError, match="s_log_gate works on single numbers; give `event_ndims`"):
+        tic.ParameterInjector.trainable(tic.SLogGate.trainable([3]), condition_shape=[2])
+    for make in (
+        lambda **options: tic.AffineInjector.trainable([3], **options),
+        lambda **options: tic.ParameterInjector.trainable(tic.ActNorm.trainable([3]), **options),
+    ):
+        with refused(ValueError, match="`condition_shape` must be .*; got 3"):
+            make(condition_shape=3)
+
+
+def test_an_empty_batch_of_conditions():
+    scaling = tic.SpectralScaling.trainable([4, 4, 1])
+    injector = tic.ParameterInjector.trainable(scaling, condition_shape=[2], width=4)
+    z = injector.inverse(tf.zeros([0, 4, 4, 1]), condition=tf.zeros([0, 2]))
+    assert z.shape == [0, 4, 4, 1]

@@ -118,6 +118,12 @@ def test_a_chain_has_the_precision_of_its_layers(axes):
             assert axes.images[-1].get_array().dtype == dtype.as_numpy_dtype
 
 
+def test_the_matrix_of_a_chain_with_dropout(axes):
+    coupling = tic.AffineCoupling.trainable([2, 2, 2], width=4, dropout=0.1)
+    plots.matrix(tfb.Chain([coupling]), [2, 2, 2], axes)
+    np.testing.assert_array_equal(drawn(axes), np.eye(8, dtype=np.float32))
+
+
 def test_the_receptive_field_of_layers_without_parameters(axes):
     chain = tfb.Chain([tic.Squeeze(), tfb.Invert(tic.Squeeze())])
     plots.receptive_field(chain, [4, 4, 1], axes, pixel=(1, 0))

@@ -161,3 +161,10 @@ def test_float64_is_kept():
     model.compile("adam")
     model.fit(steps_per_epoch=1, verbose=0)
     assert model.temperature.dtype == "float64"
+
+
+def test_gradients_accumulate():
+    model = tic.EnergyModel(shifted, double_well, shift=1.0)
+    model.compile(keras.optimizers.Adam(0.1, gradient_accumulation_steps=2))
+    model.fit(steps_per_epoch=4, verbose=0)
+    assert int(model.optimizer.iterations) == 2

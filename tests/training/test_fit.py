@@ -130,6 +130,19 @@ def test_float64_is_kept():
     np.testing.assert_allclose(model.predict(x, verbose=0), expected, rtol=1e-12)
 
 
+def test_arrays_of_float64_are_not_rounded():
+    scale = tf.Variable(1.0, dtype=tf.float64)
+    model = tic.FlowModel(tfd.Normal(tf.constant(1e8, tf.float64), scale))
+    model.compile(keras.optimizers.SGD(0.0))
+    x = 1e8 + np.arange(4.0)
+    expected = model.distribution.log_prob(x).numpy()
+    np.testing.assert_allclose(model.predict(x, verbose=0), expected)
+    loss = model.fit(x, validation_data=(x, None), verbose=0).history
+    for value in (loss["loss"][0], loss["val_loss"][0], model.evaluate(x, verbose=0)[0]):
+        np.testing.assert_allclose(value, -np.mean(expected), rtol=1e-6)
+    assert keras.config.floatx() == "float32"
+
+
 def test_a_tensor_that_is_kept_is_evaluated_anew():
     """tensorflow/probability #1510 and #840: the cache of a bijector goes by the tensor."""
     model, x = tic.FlowModel(small_glow()), tf.constant(images(2))
@@ -217,6 +230,20 @@ def test_sample_weights_weigh_the_validation(conditional):
         np.testing.assert_allclose(val_loss(data, validation_data=given), expected, rtol=1e-5)
     options = dict(sample_weight=weights, validation_split=0.5)
     np.testing.assert_allclose(val_loss(data, **options), last, rtol=1e-5)
+
+
+@pytest.mark.parametrize("run_eagerly", [True, False])
+def test_sample_weights_may_have_an_axis_of_one(run_eagerly):
+    model, x = tic.FlowModel(normal()), np.array([[1.0, 1.0], [4.0, 4.0]], np.float32)
+    model.compile(keras.optimizers.SGD(0.0), run_eagerly=run_eagerly)
+    weights = np.array([0.5, 2.0], np.float32)
+    expected = -np.mean(weights * model.distribution.log_prob(x))
+    loss = model.fit(x, sample_weight=weights[:, np.newaxis], verbose=0).history["loss"][0]
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    found = model.test_on_batch(x, sample_weight=weights[:, np.newaxis], return_dict=True)
+    np.testing.assert_allclose(found["loss"], expected, rtol=1e-6)
+    with pytest.raises(ValueError, match="sample weights must have the shape of the log-prob"):
+        model.test_on_batch(x, sample_weight=np.ones([2, 2]))
 
 
 def test_sample_weights_weigh_bits_per_dim_as_they_do_the_loss():

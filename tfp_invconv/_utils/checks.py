@@ -3,6 +3,7 @@
 import numbers
 
 import numpy as np
+import tensorflow as tf
 
 
 def check_positive_integer(value, argument, layer):
@@ -62,7 +63,10 @@ def check_event_ndims(event_ndims, layer, ranks=(2, 3, 4)):
 
 
 def check_event(x, layer, event, channels=None):
-    """Raises a ValueError unless `x` ends in an event such as "[H, W, C]" with so many channels."""
+    """Raises a ValueError unless `x` ends in an event such as "[H, W, C]" with so many channels.
+
+    Channels that a graph does not know are checked when it runs.
+    """
     rank = event.count(",") + 1
     got = x.shape
     if got.rank is not None and got.rank < rank:
@@ -71,6 +75,9 @@ def check_event(x, layer, event, channels=None):
         raise ValueError(
             f"{layer}: needs {channels} channels in the last axis; got an input of shape {got}."
         )
+    if channels is not None and got.rank is not None and got[-1] is None:
+        message = f"{layer}: needs {channels} channels in the last axis"
+        tf.debugging.assert_equal(tf.shape(x)[-1], channels, message)
 
 
 def check_shape(shape, argument, layer, ranks):

@@ -17,8 +17,9 @@ def condition_kwargs(bijector, condition):
     if hasattr(bijector, "bijectors"):
         # TFP's compositions take a dictionary of keyword arguments for each layer's name.
         parts = tf.nest.flatten(bijector.bijectors)
-        by_name = {part.name: condition_kwargs(part, condition) for part in parts}
-        return {name: kwargs for name, kwargs in by_name.items() if kwargs}
+        given = [(part.name, condition_kwargs(part, condition)) for part in parts]
+        # Layers may share a name, and not all of them take a condition.
+        return {name: kwargs for name, kwargs in given if kwargs}
     if hasattr(bijector, "bijector"):
         return condition_kwargs(bijector.bijector, condition)
     return {}
@@ -82,6 +83,7 @@ def as_numbers(condition, batch_rank, shape, caller):
         return condition
     (size,) = shape
     if condition.shape.rank > batch_rank and condition.shape[-1] == size:
+        _check_is_a_vector(condition, batch_rank, size, caller)
         return tf.cast(condition, tf.float32)
     if condition.shape.rank > batch_rank and condition.shape[-1] == 1:
         condition = condition[..., 0]
@@ -95,6 +97,22 @@ def as_numbers(condition, batch_rank, shape, caller):
     is_class = tf.reduce_all((labels >= 0) & (labels < size))
     with tf.control_dependencies([tf.debugging.Assert(is_class, [message, least, "to", most])]):
         return tf.one_hot(labels, size)
+
+
+def _check_is_a_vector(condition, batch_rank, size, caller):
+    """Raises a ValueError if a single event may have got the labels of several.
+
+    Integers in the place of a one-hot vector are a vector of numbers; but so many labels of so many
+    classes look alike.
+    """
+    known = tf.get_static_value(condition)
+    if batch_rank or known is None or size == 1 or np.sum(known) == 1:
+        return
+    if np.all((known >= 0) & (known < size)):
+        raise ValueError(
+            f"{caller}: {known.tolist()} may be a vector of {size} numbers or {size} labels. Give "
+            "floats for a vector, and events x[tf.newaxis] for labels."
+        )
 
 
 def _of_shape(condition, shape, caller):

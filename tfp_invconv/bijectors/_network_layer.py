@@ -26,8 +26,10 @@ class NetworkLayer(ValueAndLogDetBijector):
         given = map(_calling.condition_shape, networks)
         shape = next((shape for shape in given if shape is not None), None)
         self.condition_shape = self._no_dependency(shape)
-        if dtype is None and self._network_variables:
-            dtype = self._network_variables[0].dtype
+        if dtype is None:
+            # The states of dropouts are integers.
+            floats = (v.dtype for v in self._network_variables if v.dtype.is_floating)
+            dtype = next(floats, None)
         super().__init__(dtype=dtype, name=name, **options)
 
     def __reduce__(self):

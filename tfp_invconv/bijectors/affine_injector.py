@@ -116,6 +116,7 @@ class AffineInjector(NetworkLayer):
         """
         name = options.get("name", "affine_injector")
         channels = checks.event_channels(event_shape, name, ranks=checks.EVENTS)
+        checks.check_shape(condition_shape, "condition_shape", name, checks.EVENTS)
         if len(condition_shape) > 1 and [*condition_shape[:-1]] != [*event_shape[:-1]]:
             raise ValueError(
                 f"{name}: a condition beside events of shape {list(event_shape)} must have their "

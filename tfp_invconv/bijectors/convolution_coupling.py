@@ -177,6 +177,11 @@ def _mixed_flow(outputs, num_filters, log_alpha, axes, validate_args, layer):
     *filters, shift = tf.split(outputs, count, -1)
     if log_alpha is None:
         log_alpha = _initial_log_alpha(num_filters, outputs.dtype)
+    if log_alpha.shape.rank != 2:
+        raise ValueError(
+            f"{layer}: `log_alpha` must have shape [{num_filters}, 2], without a batch; got "
+            f"{log_alpha.shape}."
+        )
     gate = functools.partial(SLogGate, linear_beyond=_LINEAR_BEYOND, validate_args=validate_args)
     layers = []
     for i in range(num_filters):

@@ -73,10 +73,16 @@ class ParameterInjector(NetworkLayer):
         if event_ndims is not None:
             checks.check_event_ndims(event_ndims, name, checks.EVENTS)
         _check_layer(layer, name)
+        event_ndims = event_ndims or layer.forward_min_event_ndims
+        if not event_ndims:
+            raise ValueError(
+                f"{name}: {layer.name} works on single numbers; give `event_ndims`, the number of "
+                "axes of the events that share a condition."
+            )
         self.layer, self.network = layer, self._no_dependency(network)
         super().__init__(
             [network],
-            forward_min_event_ndims=event_ndims or layer.forward_min_event_ndims,
+            forward_min_event_ndims=event_ndims,
             validate_args=validate_args,
             dtype=layer.dtype,
             parameters=parameters,
@@ -112,6 +118,7 @@ class ParameterInjector(NetworkLayer):
         """
         name = options.get("name", "parameter_injector")
         _check_layer(layer, name)
+        checks.check_shape(condition_shape, "condition_shape", name, (1,))
         made = _making.make(
             network or mlp,
             condition_shape,

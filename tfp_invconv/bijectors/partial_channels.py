@@ -7,6 +7,7 @@ from tfp_invconv._utils import checks
 from tfp_invconv._utils.types import TensorLike
 from tfp_invconv.bijectors import _conditions
 from tfp_invconv.bijectors._base import ValueAndLogDetBijector, value_and_log_det
+from tfp_invconv.ops.sizes import broadcast_batch
 
 tfb = tfp.bijectors
 
@@ -124,4 +125,6 @@ class PartialChannels(ValueAndLogDetBijector):
                 f"{self.name}: the bijector must keep height and width, {rest.shape[sizes]}; "
                 f"it returned shape {first.shape}."
             )
+        # A batch of bijectors makes a batch of one event.
+        rest = broadcast_batch(rest, self.event_ndims, first, self.event_ndims)
         return tf.concat([first, rest], -1)

@@ -163,6 +163,8 @@ class SpectralScaling(ParameterBijector):
         event, ndims = self._sizes(x), self.event_ndims - 1
         responses = spectral.half_spectrum(self._responses(event, sign), event)
         x = broadcast_batch(x, ndims + 1, responses, 3)
+        if 0 in responses.shape:
+            return x  # of no events, given no conditions
         return call_with_padded_batch(
             lambda x: multiply_frequencies(x, responses, ndims), x, ndims + 1
         )

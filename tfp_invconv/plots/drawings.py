@@ -213,8 +213,9 @@ def _derivatives(bijector, event_shape, at, count, select):
 
     `select` picks the numbers `[copies, count]` from latents `[copies, *event_shape]`.
     """
-    # A chain has no dtype, and its layers may.
-    dtype = dtype_util.common_dtype([bijector, *bijector.variables], tf.float32)
+    # A chain has no dtype, and its layers may; the states of dropouts are integers.
+    floats = [variable for variable in bijector.variables if variable.dtype.is_floating]
+    dtype = dtype_util.common_dtype([bijector, *floats], tf.float32)
     x = tf.zeros(event_shape, dtype) if at is None else tf.cast(at, dtype)
     # With one copy of the event for each number, a single gradient contains all rows.
     copies = tf.repeat(x[tf.newaxis], count, axis=0)

@@ -130,7 +130,8 @@ class Temperature(keras.callbacks.Callback):
 
         Args:
           schedule: function of the step of the training, counted from 0 by the optimizer, such as
-            one of `keras.optimizers.schedules`; returns T > 0.
+            one of `keras.optimizers.schedules`; returns T > 0. With `steps_per_execution=n` it is
+            asked at every n-th step.
         """
         super().__init__()
         self._schedule = schedule
@@ -143,7 +144,7 @@ class Temperature(keras.callbacks.Callback):
         """
         if not hasattr(self.model, "temperature"):
             raise ValueError(f"Temperature: needs an EnergyModel; got {self.model.name!r}.")
-        step = int(self.model.optimizer.iterations)
+        step = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
         temperature = float(self._schedule(step))
         checks.check_positive_number(temperature, "schedule", "Temperature", f" in step {step}")
         self.model.temperature.assign(temperature)

@@ -182,7 +182,7 @@ class EnergyModel(DistributionModel):
     def _train_step(self, data):
         trained = [variable for variable in self.flow_variables if variable.trainable]
         draw = (_count(data), distribute.next_seed(self._fit_seeds))
-        where = ["in step", self.optimizer.iterations.value + 1]
+        where = ["in step", tf.convert_to_tensor(self.optimizer.iterations) + 1]
         with tf.GradientTape() as tape:
             if self.estimator == "path":
                 output = self.distribution.sample(*draw)

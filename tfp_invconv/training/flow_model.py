@@ -16,6 +16,7 @@ from tfp_invconv.training import (
     distribute,
     initialization,
     monitoring,
+    precision,
     sampling,
     variables,
 )
@@ -178,7 +179,8 @@ class FlowModel(DistributionModel):
         self._fit_layers(first, caller)
         y = batches.targets(x, y, kwargs.get("sample_weight"))
         monitoring.set_directions(kwargs.get("callbacks"))
-        return super().fit(x, y, batch_size=batch_size, **kwargs)
+        with precision.arrays_of(self.distribution.dtype):
+            return super().fit(x, y, batch_size=batch_size, **kwargs)
 
     def train_on_batch(self, x, y=None, sample_weight=None, **kwargs):
         """As `keras.Model.train_on_batch`, with what `fit` does before its first step."""
@@ -195,7 +197,7 @@ class FlowModel(DistributionModel):
             self._pairs.check_targets(x, y)
             y = batches.targets(x, y, kwargs.get("sample_weight"))
         self._restart_noise()
-        with self._range_counter.warn(caller):
+        with self._range_counter.warn(caller), precision.arrays_of(self.distribution.dtype):
             return super().evaluate(x, y, **kwargs)
 
     def predict(self, x, batch_size=None, **kwargs):
@@ -203,7 +205,8 @@ class FlowModel(DistributionModel):
         if batch_size is not None:
             checks.check_positive_integer(batch_size, "batch_size", f"{self.name}.predict")
         self._restart_noise()
-        with self._range_counter.warn(f"{self.name}.predict"):
+        caller = f"{self.name}.predict"
+        with self._range_counter.warn(caller), precision.arrays_of(self.distribution.dtype):
             return super().predict(x, batch_size, **kwargs)
 
     def train_step(self, data):
@@ -274,4 +277,15 @@ class FlowModel(DistributionModel):
 
 
 def _weighted(log_prob, sample_weight):
-    return log_prob if sample_weight is None else log_prob * tf.cast(sample_weight, log_prob.dtype)
+    """log_prob times weights of its shape, or with one axis more, of size one, as in Keras."""
+    if sample_weight is None:
+        return log_prob
+    weights = tf.cast(sample_weight, log_prob.dtype)
+    if weights.shape.rank == log_prob.shape.rank + 1 and weights.shape[-1] == 1:
+        weights = weights[..., 0]
+    if weights.shape.rank not in (None, log_prob.shape.rank):
+        raise ValueError(
+            f"sample weights must have the shape of the log-probabilities, {log_prob.shape}; got "
+            f"{sample_weight.shape}."
+        )
+    return log_prob * weights

@@ -15,7 +15,7 @@ def set_directions(callbacks):
     """Sets the direction of callbacks that monitor our metrics: Keras knows its own alone."""
     for callback in tf.nest.flatten(callbacks):
         monitor = getattr(callback, "monitor", None)
-        if monitor in _DIRECTIONS and callback.mode == "auto":
+        if monitor in _DIRECTIONS and getattr(callback, "mode", None) == "auto":
             callback.mode = _DIRECTIONS[monitor]
 
 

@@ -3,6 +3,7 @@
 import contextlib
 
 import keras
+import tensorflow as tf
 
 
 def scaled(optimizer, distribution):
@@ -37,3 +38,14 @@ def global_policy(policy):
         yield
     finally:
         keras.config.set_dtype_policy(before)
+
+
+@contextlib.contextmanager
+def arrays_of(dtype):
+    """Lets Keras keep float64 arrays for float64 distributions: it casts arrays to its floatx."""
+    before = keras.config.floatx()
+    keras.config.set_floatx("float64" if dtype == tf.float64 else before)
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(before)
