@@ -66,7 +66,8 @@ def train(model, images, args, config, out):
 def evaluate(model, images, seed, out):
     """Prints and returns the figures of a trained model, and draws its samples."""
     real = next(iter(images)).numpy()[:100]
-    white = 16 if real.max() <= 17 else 255  # scikit-learn's digits have 17 grey levels
+    # Binary images have two grey levels, scikit-learn's digits 17.
+    white = next(white for white in (1, 16, 255) if real.max() <= white + 1)
     error = tic.reconstruction_error(model.distribution, images)
     samples = np.concatenate([model.sample(100, seed=1000 * seed + i) for i in range(20)])
     counts = tic.count_outliers(samples, max_value=white)

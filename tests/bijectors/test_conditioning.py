@@ -191,6 +191,14 @@ def test_labels_that_may_be_a_vector_are_refused(coupling, refused):
         np.testing.assert_array_equal(found, expected)
 
 
+def test_a_label_of_no_class_is_nan_under_xla(coupling):
+    inverse = tf.function(
+        lambda c: coupling.inverse(tf.ones([3, 4]), condition=c), jit_compile=True
+    )
+    assert np.all(np.isnan(inverse(tf.constant([0, 3, 1])).numpy()[:, 2:]))
+    assert np.all(np.isfinite(inverse(tf.constant([0, 2, 1]))))
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_name_may_be_of_a_layer_without_a_condition_as_well(coupling, order):
     other = tic.AffineCoupling.trainable([4], width=4, seed=1)

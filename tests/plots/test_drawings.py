@@ -1,5 +1,6 @@
 """Drawings: the numbers that are drawn, and where."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -66,6 +67,17 @@ def test_curves(axes):
     assert axes.get_legend().get_texts()[0].get_text() == "bits_per_dim"
     with pytest.raises(ValueError, match=r"needs one of \['mae'\]; got \['bits_per_dim', 'loss'\]"):
         plots.curves(history, axes, metrics=["mae"])
+
+
+@pytest.mark.parametrize("epochs", [range(4), range(4, 8)])
+def test_curves_of_a_resumed_training_with_few_validations(axes, epochs):
+    history = keras.callbacks.History()
+    history.epoch = list(epochs)
+    history.history = {"bits_per_dim": [4.0, 3.0, 2.0, 1.0], "val_bits_per_dim": [3.5, 1.5]}
+    plots.curves(history, axes)
+    found = [line.get_xdata().tolist() for line in axes.lines]
+    first = epochs[0]
+    assert found == [[first + i for i in (1, 2, 3, 4)], [first + 2, first + 4]]
 
 
 def test_latent_quantiles(axes):

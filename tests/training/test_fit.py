@@ -293,3 +293,12 @@ def test_two_flow_models_in_one_model():
     np.testing.assert_allclose(both.predict(vectors(), verbose=0), expected, rtol=1e-5)
     assert len(both.trainable_variables) == sum(len(flow.trainable_variables) for flow in flows)
     assert tic.FlowModel(small_flow, seed=0, name="mine").name == "mine"
+
+
+def test_weights_that_keras_would_drop_are_refused(refused):
+    model, x, weights = compiled(normal()), np.ones([4, 2], np.float32), np.ones(4, np.float32)
+    data = tf.data.Dataset.from_tensor_slices(x).batch(2)
+    with refused(ValueError, match="sample weights of a data set belong into it"):
+        model.fit(data, sample_weight=weights)
+    with refused(ValueError, match="`class_weight` needs labels"):
+        model.fit(x, class_weight={0: 1.0, 1: 2.0})

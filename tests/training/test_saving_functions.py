@@ -7,6 +7,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+from helpers import small_model, vectors
 
 import tfp_invconv as tic
 
@@ -89,3 +90,11 @@ def test_a_network_in_a_file_runs_nothing_else(network, tmp_path):
             archive.writestr(name, content)
     with pytest.raises((TypeError, ValueError), match="lambda|could not|deserializ"):
         keras.saving.load_model(tmp_path / "changed.keras")
+
+
+def test_weights_in_a_remote_folder_are_read_back():
+    model, x = small_model(), vectors()
+    model.save_weights("ram://folder/x.weights.h5")
+    other = small_model(seed=1)
+    other.load_weights("ram://folder/x.weights.h5")
+    np.testing.assert_array_equal(other.predict(x, verbose=0), model.predict(x, verbose=0))

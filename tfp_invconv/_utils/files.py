@@ -56,21 +56,23 @@ def write_weights(weights, path):
 
 def verify_checksum(path):
     """Raises an OSError if a `.weights.h5` or `.keras` file is not as it was written."""
-    if not os.path.exists(path):
+    if not tf.io.gfile.exists(path):
         raise FileNotFoundError(f"There is no file {path}.")
     try:
-        is_whole = _is_whole(path)
+        # h5py and zipfile read no remote files.
+        with tf.io.gfile.GFile(path, "rb") as file:
+            is_whole = _is_whole(io.BytesIO(file.read()), str(path).endswith(".keras"))
     except Exception as error:  # whatever a library raises at damage
         raise OSError(f"{path} is damaged: {error}") from error
     if not is_whole:
         raise OSError(f"{path} is damaged: it has other numbers than were written.")
 
 
-def _is_whole(path):
-    if str(path).endswith(".keras"):
-        with zipfile.ZipFile(path) as archive:
+def _is_whole(content, is_archive):
+    if is_archive:
+        with zipfile.ZipFile(content) as archive:
             return archive.testzip() is None
-    with h5py.File(path, "r") as file:
+    with h5py.File(content, "r") as file:
         return file.attrs.get(_CHECKSUM) in (None, _checksum(file))
 
 

@@ -4,6 +4,8 @@ Labels become vectors where a condition comes in: in a model, or in the first la
 From there on they travel as the keyword argument `condition`.
 """
 
+import math
+
 import numpy as np
 import tensorflow as tf
 
@@ -96,7 +98,8 @@ def as_numbers(condition, batch_rank, shape, caller):
     least, most = tf.reduce_min(labels), tf.reduce_max(labels)
     is_class = tf.reduce_all((labels >= 0) & (labels < size))
     with tf.control_dependencies([tf.debugging.Assert(is_class, [message, least, "to", most])]):
-        return tf.one_hot(labels, size)
+        # XLA drops errors.
+        return tf.where(is_class, tf.one_hot(labels, size), math.nan)
 
 
 def _check_is_a_vector(condition, batch_rank, size, caller):

@@ -121,7 +121,8 @@ def curves(
     """Draws metrics over the epochs of a training.
 
     Args:
-      history: the return value of `fit`, or its `history`, a dict of lists.
+      history: the return value of `fit`; or its `history`, a dict of lists, of a training from the
+        first epoch on.
       axes: `matplotlib.axes.Axes` to draw into.
       metrics: names of the metrics to draw; names that are not in the history are ignored.
 
@@ -129,11 +130,15 @@ def curves(
       ValueError: if the history has none of the metrics.
     """
     values = getattr(history, "history", history)
+    last = max(map(len, values.values()), default=0)
+    epochs = np.asarray(getattr(history, "epoch", range(last))) + 1
     known = [name for name in metrics if name in values]
     if not known:
         raise ValueError(f"plots.curves: needs one of {list(metrics)}; got {sorted(values)}.")
     for name in known:
-        axes.plot(range(1, len(values[name]) + 1), values[name], label=name)
+        # With `validation_freq=n` there are values of every n-th epoch.
+        every = max(1, len(epochs) // max(1, len(values[name])))
+        axes.plot(epochs[every - 1 :: every][: len(values[name])], values[name], label=name)
     axes.set(xlabel="epoch")
     axes.legend()
 

@@ -219,6 +219,22 @@ def with_event_shape(batch, distribution, caller):
     return (x, *condition) if condition else x
 
 
+def check_weights(x, y, options, caller):
+    """Raises a ValueError if there are weights that Keras would drop."""
+    is_dataset = isinstance(x, (tf.data.Dataset, keras.utils.PyDataset))
+    if is_dataset and options.get("sample_weight") is not None:
+        raise ValueError(
+            f"{caller}: sample weights of a data set belong into it, as (x, y, weights); got them "
+            "beside it."
+        )
+    has_labels = isinstance(x, tf.data.Dataset) or y is not None
+    if options.get("class_weight") is not None and not has_labels:
+        raise ValueError(
+            f"{caller}: `class_weight` needs labels, given as y beside an array of events, or by a "
+            "tf.data.Dataset of (x, labels)."
+        )
+
+
 def targets(x, y, sample_weight):
     """Stand-in targets where there are sample weights, which Keras drops without targets."""
     if y is None and sample_weight is not None:

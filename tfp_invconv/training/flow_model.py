@@ -172,6 +172,7 @@ class FlowModel(DistributionModel):
             # Keras's default, True, is for arrays; with a data set it only warns.
             kwargs.setdefault("shuffle", False)
         caller, size = f"{self.name}.fit", batch_size or 32
+        batches.check_weights(x, y, kwargs, caller)
         data = (x, y, kwargs.get("sample_weight"))
         flow = (self._pairs, self.distribution, self._domain)
         x, first = batches.with_checks(data, size, *flow, caller)
