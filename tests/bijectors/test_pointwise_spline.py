@@ -166,3 +166,13 @@ def test_wrong_arguments(name):
     call, words = WRONG[name]
     with pytest.raises(ValueError, match=f"pointwise_spline.*{words}"):
         call()
+
+
+def test_an_odd_spline_has_its_slope_at_zero():
+    layer = away_from_initial(tic.PointwiseSpline.trainable([3], odd=True), 0.5)
+    x = tf.zeros([3])
+    for direction in ("inverse", "forward"):
+        value, gradient = tfp.math.value_and_gradient(getattr(layer, direction), x)
+        log_det = getattr(layer, f"{direction}_log_det_jacobian")(tf.identity(x), 1)
+        np.testing.assert_array_equal(value, [0.0, 0.0, 0.0])
+        np.testing.assert_allclose(tf.reduce_sum(tf.math.log(gradient)), log_det, rtol=1e-5)

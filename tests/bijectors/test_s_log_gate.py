@@ -193,3 +193,12 @@ def test_bad_input():
         SLogGate(np.nan)
     with pytest.raises(ValueError, match=r"s_log_gate.trainable: `event_shape` must be \[N\]"):
         SLogGate.trainable([3, 4, 5, 6, 7])
+
+
+def test_a_trainable_gate_becomes_linear_where_it_is_told_to():
+    x = tf.constant([[1.0, 50.0]])
+    for end in (None, 2.0):
+        gate = SLogGate.trainable([2], linear_beyond=end)
+        expected = SLogGate(0.0, linear_beyond=end).inverse(tf.identity(x))
+        np.testing.assert_array_equal(gate.inverse(x), expected)
+    assert gate.linear_beyond == 2.0
