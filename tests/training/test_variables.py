@@ -229,3 +229,12 @@ def test_ctrl_c_while_weights_are_loaded_leaves_them_as_they_were(tmp_path, monk
         other.load_weights(tmp_path / "a.weights.h5")
     for old, variable in zip(before, other.variables, strict=True):
         np.testing.assert_array_equal(old, variable)
+
+
+@pytest.mark.parametrize("option", [{"kernel_regularizer": "l2"}, {"kernel_constraint": "non_neg"}])
+def test_a_regularizer_or_constraint_says_that_it_has_no_effect(option):
+    network = keras.Sequential([keras.Input([1]), keras.layers.Dense(2, **option)])
+    base = tfd.Sample(tfd.Normal(0.0, 1.0), [2])
+    coupling = tic.AffineCoupling(network, event_ndims=1)
+    with pytest.warns(UserWarning, match="constraints of a flow's networks .* 1 variables"):
+        tic.FlowModel(tfd.TransformedDistribution(base, coupling))

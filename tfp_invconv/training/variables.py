@@ -3,6 +3,7 @@
 import collections
 import itertools
 import math
+import warnings
 
 import keras
 import numpy as np
@@ -43,8 +44,24 @@ def adopt_variables(distribution, path=""):
 
     Labels of layers start with `path`. A row is (label of the layer, [(name, variable), ...]). It
     names no owners, which Keras would count as variables of the model.
+
+    Warns:
+      UserWarning: if a network has a regularizer or a constraint.
     """
     rows = layers_with_variables(distribution, path)
+    owned = [(name, owner) for _, row in rows for name, _, owner in row]
+    unused = [
+        name
+        for name, owner in owned
+        if getattr(owner, "regularizer", None) or getattr(owner, "constraint", None)
+    ]
+    if unused:
+        warnings.warn(
+            f"{distribution.name}: regularizers and constraints of a flow's networks have no "
+            f"effect; {len(unused)} variables have some, such as {unused[0]}.",
+            UserWarning,
+            stacklevel=4,
+        )
     adopted = [
         FlowVariable(variable, owner, name) for _, row in rows for name, variable, owner in row
     ]
