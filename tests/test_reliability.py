@@ -68,3 +68,11 @@ def test_outliers_are_counted_once_each():
     counts = tic.count_outliers(tf.constant(samples), max_value=16)
     assert counts == {"samples": 100, "samples_not_finite": 3, "samples_far_out": 8}
     assert tic.count_outliers(samples)["samples_far_out"] == 0  # of 0 to 255
+
+
+def test_batches_are_of_any_numbers_and_there_must_be_some():
+    images = np.array([[1, 2], [3, 20]], np.uint8)
+    for dtype in (np.uint8, np.float64):
+        assert tic.reconstruction_error(inexact(0.25), [images.astype(dtype)]) == 0.25
+    with pytest.raises(ValueError, match="needs batches of events; got none"):
+        tic.reconstruction_error(inexact(0.25), [])

@@ -36,6 +36,9 @@ def reconstruction_error(
     Returns:
       The error; NaN or infinity if a round trip ends there.
 
+    Raises:
+      ValueError: if there are no batches.
+
     #### Examples
 
     >>> import tensorflow as tf
@@ -59,7 +62,10 @@ def reconstruction_error(
         latent = tf.identity(bijector.inverse(x, **kwargs))
         return tf.abs(bijector.forward(latent, **kwargs) - x)
 
-    return float(np.max([np.max(error(tf.convert_to_tensor(x))) for x in batches]))
+    errors = [np.max(error(tf.cast(x, distribution.dtype))) for x in batches]
+    if not errors:
+        raise ValueError("reconstruction_error: needs batches of events; got none.")
+    return float(np.max(errors))
 
 
 def count_outliers(samples: TensorLike, max_value: float = 255.0) -> dict[str, int]:

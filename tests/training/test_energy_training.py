@@ -1,5 +1,7 @@
 """EnergyModel: temperatures, callbacks, files, lower precision, resumed trainings."""
 
+import types
+
 import keras
 import numpy as np
 import pytest
@@ -168,3 +170,12 @@ def test_gradients_accumulate():
     model.compile(keras.optimizers.Adam(0.1, gradient_accumulation_steps=2))
     model.fit(steps_per_epoch=4, verbose=0)
     assert int(model.optimizer.iterations) == 2
+
+
+def test_each_replica_needs_a_sample(monkeypatch):
+    model = tic.EnergyModel(shifted, double_well, shift=1.0)
+    model.compile("adam")
+    three = types.SimpleNamespace(num_replicas_in_sync=3)
+    monkeypatch.setattr(tic.EnergyModel, "distribute_strategy", three)
+    with pytest.raises(ValueError, match="must be at least the number of replicas, 3; got 2"):
+        model.fit(steps_per_epoch=1, batch_size=2)

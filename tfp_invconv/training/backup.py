@@ -86,10 +86,12 @@ class Backup(keras.callbacks.Callback):
         Args:
           folder: of the file, used by this training alone; made if it is not there.
           minutes: the most that the training may take in all, or None. The training then stops
-            after a batch, with the weights reached.
+            after a batch, with the weights reached. Time spent in an epoch that was broken off is
+            forgotten when the training is started again.
           data: the data set given to `fit`, if it is shuffled anew at each epoch: the epochs that
             are left then see the orders that they would have seen. `fit` needs
-            `steps_per_epoch=len(data)`, so that Keras makes one iterator for each epoch.
+            `steps_per_epoch=len(data)`, so that Keras makes one iterator for each epoch; and a
+            training that goes on in the same process, a data set that is made anew.
           callbacks: those in `fit` whose state is saved as well: Keras's `EarlyStopping`,
             `ReduceLROnPlateau`, `ModelCheckpoint` and `SwapEMAWeights`.
           config: whatever decides the training, as JSON takes it. A file that was written with

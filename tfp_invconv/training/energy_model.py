@@ -151,6 +151,12 @@ class EnergyModel(DistributionModel):
         variables.check_trainable(self, caller)
         _refuse_data(caller, {"x": x, "y": y, **kwargs})
         data = _batches(batch_size, steps_per_epoch, "steps_per_epoch", caller)
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        if batch_size < replicas:
+            raise ValueError(
+                f"{caller}: `batch_size` must be at least the number of replicas, {replicas}; got "
+                f"{batch_size}."
+            )
         monitoring.set_directions(kwargs.get("callbacks"))
         _reseed(self._fit_seeds)
         return super().fit(data, steps_per_epoch=steps_per_epoch, shuffle=False, **kwargs)
