@@ -184,7 +184,7 @@ def test_labels_that_may_be_a_vector_are_refused(coupling, refused):
         coupling.inverse(x, condition=tf.constant([2, 0, 1]))
     labels = coupling.inverse(x[tf.newaxis], condition=tf.constant([2, 0, 1]))
     assert labels.shape == [3, 4]
-    for vector in ([0, 1, 0], [7, 0, 1]):
+    for vector in ([0, 1, 0], [7, 0, 1], [[0, 1, 0], [1, 0, 0]]):
         as_floats = tf.constant(vector, tf.float32)
         expected = coupling.inverse(tf.identity(x), condition=as_floats)
         found = coupling.inverse(tf.identity(x), condition=tf.constant(vector))

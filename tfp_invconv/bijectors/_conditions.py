@@ -68,8 +68,8 @@ def as_numbers(condition, batch_rank, shape, caller):
       caller: for errors.
 
     Raises:
-      ValueError: if a label is not one of 0 ... n - 1, where its value is known; the shape is
-        another one; or the rank is not known.
+      ValueError: if a label is not one of 0 ... n - 1, where its value is known; a single event has
+        n integers that may be labels; the shape is another one; or the rank is not known.
       InvalidArgumentError: likewise, within a `tf.function`.
     """
     condition = tf.convert_to_tensor(condition)
@@ -109,9 +109,10 @@ def _check_is_a_vector(condition, batch_rank, size, caller):
     classes look alike.
     """
     known = tf.get_static_value(condition)
-    if batch_rank or known is None or size == 1 or np.sum(known) == 1:
+    if batch_rank or known is None or size == 1:
         return
-    if np.all((known >= 0) & (known < size)):
+    is_one_hot = np.all(np.sum(known, -1) == 1)
+    if not is_one_hot and np.all((known >= 0) & (known < size)):
         raise ValueError(
             f"{caller}: {known.tolist()} may be a vector of {size} numbers or {size} labels. Give "
             "floats for a vector, and events x[tf.newaxis] for labels."
