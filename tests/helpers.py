@@ -169,3 +169,8 @@ def put_archive(path, files):
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+def given_parameters(bijector):
+    """The names of its parameters that are not None."""
+    return [n for n in bijector.parameter_properties() if getattr(bijector, n) is not None]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
+from helpers import given_parameters
 from registry import LAYERS, ONE_OF_EACH, SIGNALS_AND_VOLUMES
 
 import tfp_invconv as tic
@@ -219,7 +220,7 @@ def test_a_tensor_that_is_kept_has_the_log_det_of_todays_parameters(case, direct
 @of_cases(lambda name: ALL[name].batched)
 def test_a_batch_of_parameters_is_a_batch_of_bijectors(case):
     single = case.bijector()
-    names = [n for n in single.parameter_properties() if getattr(single, n) is not None]
+    names = given_parameters(single)
     one = {name: tf.convert_to_tensor(getattr(single, name)) for name in names}
     two = {name: 1.5 * value for name, value in one.items()}
     # Elementwise layers broadcast, so that their batch needs ones for the inner event axes.

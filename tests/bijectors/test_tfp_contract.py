@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
-from helpers import away_from_initial
+from helpers import away_from_initial, given_parameters
 from registry import LAYERS, ONE_OF_EACH
 
 import tfp_invconv as tic
@@ -102,10 +102,6 @@ def test_signature_of_a_saved_model(plain_case, tmp_path):
     tf.saved_model.save(module, tmp_path)
     loaded = tf.saved_model.load(tmp_path)
     np.testing.assert_allclose(loaded.inverse(y), bijector.inverse(tf.identity(y)), atol=1e-12)
-
-
-def given_parameters(bijector):
-    return [n for n in bijector.parameter_properties() if getattr(bijector, n) is not None]
 
 
 def batch_of_two(case):

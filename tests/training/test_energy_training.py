@@ -177,5 +177,6 @@ def test_each_replica_needs_a_sample(monkeypatch):
     model.compile("adam")
     three = types.SimpleNamespace(num_replicas_in_sync=3)
     monkeypatch.setattr(tic.EnergyModel, "distribute_strategy", three)
-    with pytest.raises(ValueError, match="must be at least the number of replicas, 3; got 2"):
-        model.fit(steps_per_epoch=1, batch_size=2)
+    for method, steps in ((model.fit, {"steps_per_epoch": 1}), (model.evaluate, {"steps": 1})):
+        with pytest.raises(ValueError, match="must be at least the number of replicas, 3; got 2"):
+            method(batch_size=2, **steps)

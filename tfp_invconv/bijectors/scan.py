@@ -194,17 +194,13 @@ class Scan(ValueAndLogDetBijector):
         return (self[i] for i in range(self.length))
 
     def with_variables(self, order):
-        """Yields each step with variables of its own, and takes over their values at the end.
-
-        `order` is a permutation of the steps' indices: the one in which they are yielded.
-        """
-        rows = {}
+        """Yields the steps in an order, with own variables, whose values it keeps at the end."""
+        rows = [[]] * self.length
         for i in order:
             slices = ((r, tf.convert_to_tensor(r)[i]) for r in self._references)
             rows[i] = [tf.Variable(t) if isinstance(r, tf.Variable) else t for r, t in slices]
             yield self._step(rows[i])[0]
-        in_order = [rows[i] for i in range(self.length)]
-        for reference, column in zip(self._references, zip(*in_order, strict=True), strict=True):
+        for reference, column in zip(self._references, zip(*rows, strict=True), strict=True):
             if isinstance(reference, tf.Variable):
                 reference.assign(tf.stack([tf.convert_to_tensor(value) for value in column]))
 

@@ -1,4 +1,4 @@
-"""The data that a FlowModel is given: checks, the first batch, stand-in targets."""
+"""The data that a FlowModel is given: checks, and the first batch."""
 
 import math
 import warnings
@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_invconv._utils import datasets
-from tfp_invconv.training import data_range
+from tfp_invconv.training import data_range, weights
 
 
 class Domain(NamedTuple):
@@ -59,8 +59,8 @@ def validation_with_checks(data, batch_size, options, pairs, distribution, domai
     x, _ = with_checks((x, *rest), batch_size, pairs, distribution, domain, caller)
     if given is None:
         return {}
-    y, sample_weight = (*rest, None, None)[:2]
-    return {"validation_data": (x, targets(x, y, sample_weight), sample_weight)}
+    y, sample_weight = rest
+    return {"validation_data": (x, weights.targets(x, y, sample_weight), sample_weight)}
 
 
 def _with_checks_of_numbers(data, domain, caller):
@@ -217,29 +217,6 @@ def with_event_shape(batch, distribution, caller):
     # Set the rank alone: TensorFlow folds the assertion away where the sizes are set as well.
     x.set_shape([None] * rank)
     return (x, *condition) if condition else x
-
-
-def check_weights(x, y, options, caller):
-    """Raises a ValueError if there are weights that Keras would drop."""
-    is_dataset = isinstance(x, (tf.data.Dataset, keras.utils.PyDataset))
-    if is_dataset and options.get("sample_weight") is not None:
-        raise ValueError(
-            f"{caller}: sample weights of a data set belong into it, as (x, y, weights); got them "
-            "beside it."
-        )
-    has_labels = isinstance(x, tf.data.Dataset) or y is not None
-    if options.get("class_weight") is not None and not has_labels:
-        raise ValueError(
-            f"{caller}: `class_weight` needs labels, given as y beside an array of events, or by a "
-            "tf.data.Dataset of (x, labels)."
-        )
-
-
-def targets(x, y, sample_weight):
-    """Stand-in targets where there are sample weights, which Keras drops without targets."""
-    if y is None and sample_weight is not None:
-        return np.zeros(len(tf.nest.flatten(x)[0]), np.float32)
-    return y
 
 
 def warn_about_values(batch, distribution, domain, caller):

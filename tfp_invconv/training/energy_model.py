@@ -150,13 +150,7 @@ class EnergyModel(DistributionModel):
         caller = f"{self.name}.fit"
         variables.check_trainable(self, caller)
         _refuse_data(caller, {"x": x, "y": y, **kwargs})
-        data = _batches(batch_size, steps_per_epoch, "steps_per_epoch", caller)
-        replicas = self.distribute_strategy.num_replicas_in_sync
-        if batch_size < replicas:
-            raise ValueError(
-                f"{caller}: `batch_size` must be at least the number of replicas, {replicas}; got "
-                f"{batch_size}."
-            )
+        data = self._batches(batch_size, steps_per_epoch, "steps_per_epoch", caller)
         monitoring.set_directions(kwargs.get("callbacks"))
         _reseed(self._fit_seeds)
         return super().fit(data, steps_per_epoch=steps_per_epoch, shuffle=False, **kwargs)
@@ -165,9 +159,22 @@ class EnergyModel(DistributionModel):
         """As `keras.Model.evaluate`, without data: loss, `ess` and `log_z` of `steps` batches."""
         caller = f"{self.name}.evaluate"
         _refuse_data(caller, {"x": x, "y": y, **kwargs})
-        data = _batches(batch_size, steps, "steps", caller)
+        data = self._batches(batch_size, steps, "steps", caller)
         _reseed(self._evaluate_seeds)
         return super().evaluate(data, steps=steps, **kwargs)
+
+    def _batches(self, batch_size, steps, argument, caller):
+        """A data set without end, of batches of as many zeros as there are samples to draw."""
+        checks.check_positive_integer(batch_size, "batch_size", caller)
+        checks.check_positive_integer(steps, argument, caller)
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        if batch_size < replicas:
+            raise ValueError(
+                f"{caller}: `batch_size` must be at least the number of replicas, {replicas}; got "
+                f"{batch_size}."
+            )
+        zeros = tf.data.Dataset.from_tensors(0).repeat().batch(batch_size, drop_remainder=True)
+        return datasets.without_tuner(zeros)
 
     def train_on_batch(self, *args, **kwargs):
         """Raises a ValueError: there are no batches of data; `fit` takes single steps too."""
@@ -276,11 +283,3 @@ def _refuse_data(caller, arguments):
             f"{caller}: takes no data, since it trains on samples of the flow; got {given}. To fit "
             "data, make a FlowModel."
         )
-
-
-def _batches(batch_size, steps, argument, caller):
-    """A data set without end, of batches of as many zeros as there are samples to draw."""
-    checks.check_positive_integer(batch_size, "batch_size", caller)
-    checks.check_positive_integer(steps, argument, caller)
-    zeros = tf.data.Dataset.from_tensors(0).repeat().batch(batch_size, drop_remainder=True)
-    return datasets.without_tuner(zeros)

@@ -19,6 +19,7 @@ from tfp_invconv.training import (
     precision,
     sampling,
     variables,
+    weights,
 )
 from tfp_invconv.training.distribution_model import DistributionModel
 
@@ -172,13 +173,13 @@ class FlowModel(DistributionModel):
             # Keras's default, True, is for arrays; with a data set it only warns.
             kwargs.setdefault("shuffle", False)
         caller, size = f"{self.name}.fit", batch_size or 32
-        batches.check_weights(x, y, kwargs, caller)
+        weights.check_weights(x, y, kwargs, caller)
         data = (x, y, kwargs.get("sample_weight"))
         flow = (self._pairs, self.distribution, self._domain)
         x, first = batches.with_checks(data, size, *flow, caller)
         kwargs |= batches.validation_with_checks(data, size, kwargs, *flow, caller)
         self._fit_layers(first, caller)
-        y = batches.targets(x, y, kwargs.get("sample_weight"))
+        y = weights.targets(x, y, kwargs.get("sample_weight"))
         monitoring.set_directions(kwargs.get("callbacks"))
         with precision.arrays_of(self.distribution.dtype):
             return super().fit(x, y, batch_size=batch_size, **kwargs)
@@ -196,7 +197,7 @@ class FlowModel(DistributionModel):
         caller = None if kwargs.get("_use_cached_eval_dataset") else f"{self.name}.evaluate"
         if caller:
             self._pairs.check_targets(x, y)
-            y = batches.targets(x, y, kwargs.get("sample_weight"))
+            y = weights.targets(x, y, kwargs.get("sample_weight"))
         self._restart_noise()
         with self._range_counter.warn(caller), precision.arrays_of(self.distribution.dtype):
             return super().evaluate(x, y, **kwargs)
@@ -267,26 +268,11 @@ class FlowModel(DistributionModel):
         """-mean(weight log_prob), the weights one if none are given, as this replica's share."""
         count = tf.cast(tf.size(y_pred), y_pred.dtype)
         # A replica may have got nothing of the last batch.
-        loss = -tf.math.divide_no_nan(tf.reduce_sum(_weighted(y_pred, sample_weight)), count)
+        loss = -tf.math.divide_no_nan(tf.reduce_sum(weights.weighted(y_pred, sample_weight)), count)
         return distribute.share_of_loss(loss, count) if distribute.is_distributed() else loss
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Updates bits/dim and the metrics given to `compile`."""
-        nats = -_weighted(y_pred, sample_weight)
+        nats = -weights.weighted(y_pred, sample_weight)
         self.bits_per_dim.update_state(nats / (self._dimensions * math.log(2.0)))
         return super().compute_metrics(x, y, y_pred, sample_weight)
-
-
-def _weighted(log_prob, sample_weight):
-    """log_prob times weights of its shape, or with one axis more, of size one, as in Keras."""
-    if sample_weight is None:
-        return log_prob
-    weights = tf.cast(sample_weight, log_prob.dtype)
-    if weights.shape.rank == log_prob.shape.rank + 1 and weights.shape[-1] == 1:
-        weights = weights[..., 0]
-    if weights.shape.rank not in (None, log_prob.shape.rank):
-        raise ValueError(
-            f"sample weights must have the shape of the log-probabilities, {log_prob.shape}; got "
-            f"{sample_weight.shape}."
-        )
-    return log_prob * weights

@@ -49,10 +49,18 @@ def adopt_variables(distribution, path=""):
       UserWarning: if a network has a regularizer or a constraint.
     """
     rows = layers_with_variables(distribution, path)
-    owned = [(name, owner) for _, row in rows for name, _, owner in row]
+    _warn_about_unused(rows, distribution)
+    adopted = [
+        FlowVariable(variable, owner, name) for _, row in rows for name, variable, owner in row
+    ]
+    return adopted, [(label, [named[:2] for named in row]) for label, row in rows]
+
+
+def _warn_about_unused(rows, distribution):
     unused = [
         name
-        for name, owner in owned
+        for _, row in rows
+        for name, _, owner in row
         if getattr(owner, "regularizer", None) or getattr(owner, "constraint", None)
     ]
     if unused:
@@ -60,12 +68,8 @@ def adopt_variables(distribution, path=""):
             f"{distribution.name}: regularizers and constraints of a flow's networks have no "
             f"effect; {len(unused)} variables have some, such as {unused[0]}.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
-    adopted = [
-        FlowVariable(variable, owner, name) for _, row in rows for name, variable, owner in row
-    ]
-    return adopted, [(label, [named[:2] for named in row]) for label, row in rows]
 
 
 FlowLayer = collections.namedtuple("FlowLayer", "name weights")
